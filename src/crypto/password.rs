@@ -1,0 +1,473 @@
+//! Passwords: argon2id (RFC 9106) in PHC strings, and what a password must be.
+//!
+//! A hash takes some 20 ms of a core and 19 MiB, so an attacker who may start them at will takes the machine. Hence
+//! the order here: a bounded queue, a bounded number of hashes at a time, and the same work whether there is an account
+//! or not (requirements ENUM-1, NP-6).
+
+use std::fmt;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, Version};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::random;
+use crate::config;
+use crate::model::Secret;
+
+/// The longest password in bytes; longer ones are refused, never cut, so that no two passwords share a hash.
+pub const MAX_BYTES: usize = 1024;
+
+/// Attempts that may wait for their turn; the next one is told to come back.
+const MAX_WAITING: usize = 64;
+
+/// Characters of a password that its strength is judged by; zxcvbn takes more than linear time.
+const JUDGED_CHARS: usize = 128;
+
+/// Bytes of a salt (RFC 9106, section 3.1).
+const SALT: usize = 16;
+
+/// What came of comparing a password with its hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is the one. `outdated`: its hash is weaker than the configuration wants; hash it again now that it is known.
+    Right {
+        /// Whether to hash it again.
+        outdated: bool,
+    },
+    /// It is not, or there is no such account, or its hash can't be used.
+    Wrong,
+}
+
+/// Too many attempts wait already. Nothing was decided: answer 503 with `Retry-After`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("too many passwords are being checked at the moment")]
+pub struct Busy;
+
+/// Hashes and compares passwords, a few at a time. Share one in an [`Arc`]: its bounds are the process's.
+#[derive(Debug)]
+pub struct PasswordHasher {
+    params: Params,
+    turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    done: Arc<AtomicU64>,
+}
+
+impl PasswordHasher {
+    /// A hasher with the configured cost. A cost that argon2 can't have becomes OWASP's minimum (19 MiB, 2 passes).
+    pub fn new(settings: &config::Argon2) -> Self {
+        let at_once = match settings.max_concurrent {
+            // More than the cores only makes each hash slower, and takes its memory all the same.
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            some => some.min(Semaphore::MAX_PERMITS),
+        };
+        Self {
+            params: Params::new(settings.memory_kib, settings.iterations, settings.parallelism, None).unwrap_or_default(),
+            turns: Arc::new(Semaphore::new(at_once)),
+            waiting: AtomicUsize::new(0),
+            done: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// The PHC string for a new password, which [`check_rules`] has passed.
+    pub async fn hash(&self, password: Secret<String>) -> Result<Secret<String>, Busy> {
+        let params = self.params.clone();
+        self.run(move || hash(&params, &password)).await?.ok_or(Busy)
+    }
+
+    /// Whether `password` is the one that `phc` was made from. `None`: there is no such account; the answer is
+    /// [`Verdict::Wrong`] after the same work.
+    pub async fn verify(&self, password: Secret<String>, phc: Option<Secret<String>>) -> Result<Verdict, Busy> {
+        let params = self.params.clone();
+        self.run(move || verify(&params, &password, phc.as_ref())).await
+    }
+
+    /// Hashes done since the start, for a metric.
+    pub fn hashes_done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that wait for their turn, for a metric.
+    pub fn queue_len(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Runs `work` on a blocking thread when its turn comes.
+    #[expect(clippy::disallowed_methods, reason = "bounded by the turns; a hash that shutdown does not wait for changes nothing")]
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+        let turn = self.turn().await?;
+        let done = Arc::clone(&self.done);
+        let running = tokio::task::spawn_blocking(move || {
+            let result = work();
+            done.fetch_add(1, Ordering::Relaxed);
+            // The turn ends with the work and not with the request: one that is given up goes on burning its core.
+            drop(turn);
+            result
+        });
+        running.await.map_err(|error| {
+            tracing::error!(%error, "hashing a password failed");
+            Busy
+        })
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Busy> {
+        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+            return Ok(turn);
+        }
+        let _place = Place::take(&self.waiting)?;
+        Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Busy)
+    }
+}
+
+/// A place in the queue; given back when dropped, so also by a request that is given up.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Result<Self, Busy> {
+        let place = Self(waiting);
+        // Taken first and looked at then: the bound holds however many come at once.
+        if waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING { Ok(place) } else { Err(Busy) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn argon2id(params: &Params) -> Argon2<'static> {
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+}
+
+fn hash(params: &Params, password: &Secret<String>) -> Option<Secret<String>> {
+    let salt = random::bytes::<SALT>();
+    match argon2id(params).hash_password_with_salt(password.expose().as_bytes(), &salt) {
+        Ok(hash) => Some(Secret::new(hash.to_string())),
+        Err(error) => {
+            tracing::error!(%error, "hashing a password failed");
+            None
+        }
+    }
+}
+
+fn verify(params: &Params, password: &Secret<String>, phc: Option<&Secret<String>>) -> Verdict {
+    let password = password.expose().as_bytes();
+    let hash = phc.filter(|_| password.len() <= MAX_BYTES).and_then(|phc| parse_argon2id(phc.expose()));
+    let Some((hash, stored)) = hash else {
+        dummy_work(params);
+        return Verdict::Wrong;
+    };
+    // The parameters are those of the stored string.
+    match argon2id(params).verify_password(password, &hash) {
+        Ok(()) => Verdict::Right { outdated: weaker(&stored, params) },
+        Err(argon2::password_hash::Error::PasswordInvalid) => Verdict::Wrong,
+        Err(error) => {
+            tracing::warn!(%error, "a stored password hash can't be used");
+            dummy_work(params);
+            Verdict::Wrong
+        }
+    }
+}
+
+/// A stored hash, if it is a whole argon2id PHC string. Others are named in the log, without the hash.
+fn parse_argon2id(phc: &str) -> Option<(PasswordHash, Params)> {
+    let Ok(hash) = PasswordHash::new(phc) else {
+        tracing::warn!("a stored password hash is not a PHC string");
+        return None;
+    };
+    if hash.algorithm != ARGON2ID_IDENT {
+        tracing::warn!(algorithm = %hash.algorithm, "a stored password hash is of a kind that is not taken");
+        return None;
+    }
+    let params = Params::try_from(&hash).ok().filter(|_| hash.salt.is_some() && hash.hash.is_some());
+    if params.is_none() {
+        tracing::warn!("a stored password hash lacks a part, or has parameters that argon2 can't have");
+    }
+    Some((hash, params?))
+}
+
+/// What a comparison costs, for an attempt that is lost already.
+fn dummy_work(params: &Params) {
+    let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
+    let done = argon2id(params).hash_password_into(b"no password", &[0; SALT], &mut out);
+    if let Err(error) = done {
+        tracing::error!(%error, "hashing a password failed");
+    }
+    black_box(out);
+}
+
+/// Whether a hash costs an attacker less than the configuration wants. More lanes don't: memory and passes do.
+fn weaker(stored: &Params, wanted: &Params) -> bool {
+    stored.m_cost() < wanted.m_cost() || stored.t_cost() < wanted.t_cost()
+}
+
+/// Why a new password is refused. The text is for the person who chose it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PasswordProblem {
+    /// Fewer bytes than the least.
+    TooShort {
+        /// The least, in bytes of UTF-8.
+        min: usize,
+    },
+    /// More bytes than the most.
+    TooLong {
+        /// The most, in bytes of UTF-8.
+        max: usize,
+    },
+    /// Easy to guess.
+    TooWeak {
+        /// What is wrong with it and what would help.
+        advice: String,
+    },
+    /// A NUL, which other programs take for the end.
+    Nul,
+}
+
+impl fmt::Display for PasswordProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort { min } => write!(f, "must have at least {min} characters"),
+            Self::TooLong { max } => write!(f, "must not have more than {max} characters"),
+            Self::TooWeak { advice } => write!(f, "is too easy to guess: {advice}"),
+            Self::Nul => f.write_str("must not contain a NUL character"),
+        }
+    }
+}
+
+impl std::error::Error for PasswordProblem {}
+
+/// Whether a new password will do. Lengths count bytes of UTF-8; any character but NUL is fine (NIST SP 800-63B,
+/// section 5.1.1.2, asks to take them all). `hints` are words that it should not be made of: the address, the name, the
+/// service. Takes up to some milliseconds.
+pub fn check_rules(rules: &config::PasswordRules, password: &str, hints: &[&str]) -> Result<(), PasswordProblem> {
+    let max = rules.max_length.min(MAX_BYTES);
+    if password.len() > max {
+        return Err(PasswordProblem::TooLong { max });
+    }
+    if password.len() < rules.min_length {
+        return Err(PasswordProblem::TooShort { min: rules.min_length });
+    }
+    if password.contains('\0') {
+        return Err(PasswordProblem::Nul);
+    }
+    if rules.min_strength == 0 {
+        return Ok(());
+    }
+    let judged = password.char_indices().nth(JUDGED_CHARS).and_then(|(end, _)| password.get(..end)).unwrap_or(password);
+    let estimate = zxcvbn::zxcvbn(judged, hints);
+    if u8::from(estimate.score()) >= rules.min_strength {
+        return Ok(());
+    }
+    Err(PasswordProblem::TooWeak { advice: advice(&estimate) })
+}
+
+/// zxcvbn's warning and suggestions as one line.
+fn advice(estimate: &zxcvbn::Entropy) -> String {
+    let parts: Vec<String> = estimate
+        .feedback()
+        .map(|feedback| {
+            feedback.warning().iter().map(ToString::to_string).chain(feedback.suggestions().iter().map(ToString::to_string)).collect()
+        })
+        .unwrap_or_default();
+    if parts.is_empty() { "Add another word or two. Uncommon words are better.".to_owned() } else { parts.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CHEAP: config::Argon2 = config::Argon2 { memory_kib: 64, iterations: 2, parallelism: 1, max_concurrent: 1 };
+    const RULES: config::PasswordRules = config::PasswordRules { min_length: 8, max_length: 1024, min_strength: 2 };
+    const LENGTHS_ONLY: config::PasswordRules = config::PasswordRules { min_strength: 0, ..RULES };
+
+    fn secret(text: &str) -> Secret<String> {
+        Secret::from(text)
+    }
+
+    #[tokio::test]
+    async fn a_password_is_right_and_others_are_wrong() {
+        let hasher = PasswordHasher::new(&CHEAP);
+        let phc = hasher.hash(secret("correct horse")).await.unwrap();
+        assert!(phc.expose().starts_with("$argon2id$v=19$m=64,t=2,p=1$"));
+        assert_ne!(hasher.hash(secret("correct horse")).await.unwrap(), phc);
+        assert_eq!(hasher.verify(secret("correct horse"), Some(phc.clone())).await, Ok(Verdict::Right { outdated: false }));
+        for wrong in ["", "correct hors", "correct horse ", "Correct horse", "correct horse\0"] {
+            assert_eq!(hasher.verify(secret(wrong), Some(phc.clone())).await, Ok(Verdict::Wrong), "{wrong:?}");
+        }
+    }
+
+    // RFC 9106 in PHC form, made by the reference implementation (`echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1 -l 32`).
+    #[test]
+    fn known_hash() {
+        let phc = secret("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc");
+        let params = Params::new(64, 2, 1, None).unwrap();
+        assert_eq!(verify(&params, &secret("password"), Some(&phc)), Verdict::Right { outdated: false });
+        assert_eq!(verify(&params, &secret("passwords"), Some(&phc)), Verdict::Wrong);
+    }
+
+    // ENUM-1, NP-6: an unknown account costs one hash of the same parameters, like a wrong password.
+    #[tokio::test]
+    async fn unknown_accounts_cost_the_same_work() {
+        let hasher = PasswordHasher::new(&CHEAP);
+        let phc = hasher.hash(secret("correct horse")).await.unwrap();
+        let before = hasher.hashes_done();
+        assert_eq!(hasher.verify(secret("wrong"), Some(phc)).await, Ok(Verdict::Wrong));
+        assert_eq!(hasher.verify(secret("wrong"), None).await, Ok(Verdict::Wrong));
+        assert_eq!(hasher.hashes_done(), before + 2);
+        // Nor is there a password that the dummy takes for right.
+        assert_eq!(hasher.verify(secret("no password"), None).await, Ok(Verdict::Wrong));
+        assert_eq!(hasher.verify(secret(""), None).await, Ok(Verdict::Wrong));
+    }
+
+    #[tokio::test]
+    async fn weaker_hashes_are_outdated() {
+        let phc = PasswordHasher::new(&CHEAP).hash(secret("correct horse")).await.unwrap();
+        for (wanted, outdated) in [
+            (CHEAP, false),
+            (config::Argon2 { memory_kib: 65, ..CHEAP }, true),
+            (config::Argon2 { iterations: 3, ..CHEAP }, true),
+            (config::Argon2 { memory_kib: 63, iterations: 1, ..CHEAP }, false),
+        ] {
+            let verdict = PasswordHasher::new(&wanted).verify(secret("correct horse"), Some(phc.clone())).await;
+            assert_eq!(verdict, Ok(Verdict::Right { outdated }), "{wanted:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unusable_hashes_are_never_right() {
+        let hasher = PasswordHasher::new(&CHEAP);
+        let phc = hasher.hash(secret("password")).await.unwrap();
+        let phc = phc.expose();
+        let (without_hash, _) = phc.rsplit_once('$').unwrap();
+        let (without_salt, _) = without_hash.rsplit_once('$').unwrap();
+        for bad in [
+            "",
+            "$",
+            "password",
+            "$argon2id$",
+            without_hash,
+            without_salt,
+            &phc.replace("argon2id", "argon2i"),
+            &phc.replace("argon2id", "argon2d"),
+            &phc.replace("m=64", "m=0"),
+            &phc.replace("m=64", "m=4294967296"),
+            &phc.replace("t=2", "t=0"),
+            &phc.replace("p=1", "p=0"),
+            &phc.replace("v=19", "v=18"),
+            &format!("{phc}$x"),
+            &format!(" {phc}"),
+            "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW",
+            "$pbkdf2-sha256$i=1000$c29tZXNhbHQ$AAAA",
+        ] {
+            assert_eq!(hasher.verify(secret("password"), Some(secret(bad))).await, Ok(Verdict::Wrong), "{bad:?}");
+        }
+    }
+
+    // Cross-cutting 6: no truncation; 1024 bytes are a password, 1025 are not.
+    #[tokio::test]
+    async fn long_passwords_are_refused_and_not_cut() {
+        let hasher = PasswordHasher::new(&CHEAP);
+        for (length, verdict) in
+            [(0, Verdict::Right { outdated: false }), (1024, Verdict::Right { outdated: false }), (1025, Verdict::Wrong)]
+        {
+            let password = "x".repeat(length);
+            let phc = hasher.hash(secret(&password)).await.unwrap();
+            assert_eq!(hasher.verify(secret(&password), Some(phc.clone())).await, Ok(verdict), "{length}");
+            assert_eq!(hasher.verify(secret(&format!("{password}x")), Some(phc)).await, Ok(Verdict::Wrong), "{length}");
+        }
+    }
+
+    // Cross-cutting 6: the queue is bounded, and a place is given back by who gives up.
+    #[tokio::test]
+    async fn the_queue_is_bounded() {
+        let hasher = PasswordHasher::new(&CHEAP);
+        let turn = hasher.turn().await.unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(hasher.verify(secret("x"), None))).collect();
+        assert!(waiting.iter_mut().all(|attempt| attempt.as_mut().poll(&mut context).is_pending()));
+        assert_eq!(hasher.queue_len(), MAX_WAITING);
+        assert_eq!(hasher.verify(secret("x"), None).await, Err(Busy));
+        assert_eq!(hasher.hash(secret("x")).await, Err(Busy));
+        assert_eq!(hasher.queue_len(), MAX_WAITING);
+
+        drop(waiting.pop());
+        assert_eq!(hasher.queue_len(), MAX_WAITING - 1);
+        assert!(pin!(hasher.verify(secret("x"), None)).poll(&mut context).is_pending());
+
+        drop(turn);
+        for attempt in waiting {
+            assert_eq!(attempt.await, Ok(Verdict::Wrong));
+        }
+        assert_eq!(hasher.queue_len(), 0);
+        assert_eq!(hasher.hashes_done(), u64::try_from(MAX_WAITING).unwrap() - 1);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_keeps_the_turn_until_the_work_is_done() {
+        let hasher = PasswordHasher::new(&CHEAP);
+        {
+            let mut attempt = pin!(hasher.hash(secret("x")));
+            assert!(matches!(attempt.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
+        }
+        let turn = hasher.turn().await.unwrap();
+        assert_eq!(hasher.hashes_done(), 1);
+        drop(turn);
+    }
+
+    #[test]
+    fn impossible_costs_become_the_minimum() {
+        let hasher = PasswordHasher::new(&config::Argon2 { memory_kib: 0, iterations: 0, parallelism: 0, max_concurrent: 0 });
+        assert_eq!((hasher.params.m_cost(), hasher.params.t_cost(), hasher.params.p_cost()), (19 * 1024, 2, 1));
+        assert!((1..=4).contains(&hasher.turns.available_permits()));
+    }
+
+    #[test]
+    fn lengths_count_bytes() {
+        for (length, expected) in [
+            (0, Err(PasswordProblem::TooShort { min: 8 })),
+            (7, Err(PasswordProblem::TooShort { min: 8 })),
+            (8, Ok(())),
+            (1024, Ok(())),
+            (1025, Err(PasswordProblem::TooLong { max: 1024 })),
+        ] {
+            assert_eq!(check_rules(&LENGTHS_ONLY, &"x".repeat(length), &[]), expected, "{length}");
+        }
+        assert_eq!(check_rules(&LENGTHS_ONLY, "ÄÖÜß", &[]), Ok(()));
+        assert_eq!(check_rules(&LENGTHS_ONLY, "ÄÖÜ", &[]), Err(PasswordProblem::TooShort { min: 8 }));
+        let unbounded = config::PasswordRules { max_length: usize::MAX, ..LENGTHS_ONLY };
+        assert_eq!(check_rules(&unbounded, &"x".repeat(1025), &[]), Err(PasswordProblem::TooLong { max: 1024 }));
+        assert_eq!(check_rules(&LENGTHS_ONLY, "12345678\0", &[]), Err(PasswordProblem::Nul));
+        assert_eq!(check_rules(&LENGTHS_ONLY, "tab\tnew\nline", &[]), Ok(()));
+    }
+
+    #[test]
+    fn weak_passwords_are_refused_with_advice() {
+        for weak in ["password", "12345678", "qwertyuiop", "aaaaaaaaaaaaaaaa", "ada.lovelace@example.com"] {
+            let problem = check_rules(&RULES, weak, &["ada.lovelace@example.com", "nullpass"]).unwrap_err();
+            assert!(matches!(&problem, PasswordProblem::TooWeak { advice } if !advice.is_empty()), "{weak}: {problem:?}");
+        }
+        assert_eq!(check_rules(&RULES, "correct horse battery staple", &[]), Ok(()));
+        assert_eq!(check_rules(&config::PasswordRules { min_strength: 4, ..RULES }, "kT9#vQ2!mZ7&pL4x", &[]), Ok(()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn no_password_or_hash_panics(password in ".*", phc in "(\\$[a-z0-9,=]{0,20}){0,6}", any in ".*") {
+            let params = Params::new(8, 1, 1, None).unwrap();
+            prop_assert!(check_rules(&RULES, &password, &[&any]).is_err() || (8..=1024).contains(&password.len()));
+            prop_assert_eq!(verify(&params, &secret(&password), Some(&secret(&phc))), Verdict::Wrong);
+            prop_assert_eq!(verify(&params, &secret(&password), Some(&secret(&any))), Verdict::Wrong);
+        }
+    }
+}
