@@ -1,0 +1,263 @@
+//! Where the state lives. [`Store`] offers atomic domain operations, not rows: each is durable when it returns, and
+//! none of them decides anything. The live requests of the proxy never wait for a store; they read `auth::live`.
+
+pub mod record;
+pub mod sled;
+
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::config::Algorithm;
+use crate::model::{
+    Action, Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Group, Kid, KnownToken, Lock, LockChange, LockKey,
+    LockUpdate, Rotation, Sealed, Session, SessionId, SessionTouch, User, UserId,
+};
+
+/// A signing key as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKeyRecord {
+    /// Its name in tokens.
+    pub kid: Kid,
+    /// The one algorithm it is used with.
+    pub algorithm: Algorithm,
+    /// The private key (PKCS #8 DER) or the HMAC secret, sealed under the storage key.
+    pub private: Sealed,
+    /// The public key as a JWK in JSON; `None` for HMAC, which is never published.
+    pub public_jwk: Option<String>,
+    /// When it was made. The newest one of an algorithm signs.
+    pub created_at: Timestamp,
+    /// When it was replaced; it still verifies until the last of its tokens has expired.
+    #[serde(default)]
+    pub retired_at: Option<Timestamp>,
+}
+
+/// What a one-time thing was for; part of the key, so that one purpose can't spend another's (requirement JWT-2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Purpose {
+    /// The pending token of a two-step login.
+    PendingLogin,
+    /// The set-up link of the first administrator.
+    Setup,
+}
+
+/// Which sessions to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SessionSelector {
+    /// This one.
+    One(SessionId),
+    /// All of a person's.
+    OfUser(UserId),
+    /// All of a person's but one.
+    OfUserExcept(UserId, SessionId),
+}
+
+/// Which accounts to list.
+#[derive(Clone, Debug, Default)]
+pub struct UserQuery {
+    /// Only addresses or display names that contain this, whatever the case.
+    pub search: Option<String>,
+    /// Only members.
+    pub group: Option<Group>,
+    /// Only those after this one, in the order of making.
+    pub after: Option<UserId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which audit events to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct AuditQuery {
+    /// Only those about this account.
+    pub user: Option<UserId>,
+    /// Only this action.
+    pub action: Option<Action>,
+    /// Only those since.
+    pub since: Option<Timestamp>,
+    /// Leave out so many.
+    pub offset: usize,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What was removed by [`Store::purge`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Sessions past their end.
+    pub sessions: Vec<SessionId>,
+    /// API tokens past theirs.
+    pub api_tokens: Vec<ApiTokenId>,
+    /// How much of anything else.
+    pub others: u64,
+}
+
+/// Where nullpass keeps its state. Every method may be called from any thread; each write is durable when it returns
+/// unless its text says otherwise.
+#[async_trait]
+pub trait Store: Debug + Send + Sync {
+    /// Adds an account. [`Error::Conflict`]: the address, or the identifier, is taken. [`Error::Retired`]: an account with this address was
+    /// deleted and `allow_retired` is false.
+    async fn insert_user(&self, user: &User, allow_retired: bool) -> Result<(), Error>;
+
+    /// Replaces an account whose stored revision is `user.revision`, and returns it with the next revision.
+    /// [`Error::Stale`]: somebody else wrote meanwhile, or the account is gone. [`Error::Conflict`]: the new address is
+    /// taken.
+    async fn replace_user(&self, user: &User) -> Result<User, Error>;
+
+    /// Deletes an account with its sessions, API tokens, spent steps and index, and remembers that its address was in
+    /// use (as a digest). Returns the ended sessions; `None`: there was no such account.
+    async fn delete_user(&self, id: UserId, now: Timestamp) -> Result<Option<Vec<SessionId>>, Error>;
+
+    /// An account.
+    async fn user(&self, id: UserId) -> Result<Option<User>, Error>;
+
+    /// The account with this address.
+    async fn user_by_email(&self, email: &Email) -> Result<Option<User>, Error>;
+
+    /// Accounts in the order of making.
+    async fn users(&self, query: &UserQuery) -> Result<Vec<User>, Error>;
+
+    /// Calls `each` for every account, in batches of the store's choosing, until it breaks; for the table of live
+    /// sessions at start.
+    async fn scan_users(&self, each: &mut (dyn FnMut(User) -> ControlFlow<()> + Send)) -> Result<(), Error>;
+
+    /// Adds a session; when its owner then has more than `max_per_user`, the oldest go. Returns those.
+    /// The new one always stays. [`Error::Stale`]: there is no such account (it was deleted meanwhile).
+    /// [`Error::Conflict`]: the identifier is taken.
+    async fn insert_session(&self, session: &Session, max_per_user: Option<u32>) -> Result<Vec<SessionId>, Error>;
+
+    /// A session.
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, Error>;
+
+    /// A person's sessions, oldest first.
+    async fn sessions_of(&self, user: UserId) -> Result<Vec<Session>, Error>;
+
+    /// Calls `each` for every stored session, in batches of the store's choosing, until it breaks; for the table of
+    /// live sessions at start and for listings.
+    async fn scan_sessions(&self, each: &mut (dyn FnMut(Session) -> ControlFlow<()> + Send)) -> Result<(), Error>;
+
+    /// Exchanges a generation. `next` is the token to remember, its generation is overwritten by the one that the
+    /// session then has. `presented` equal to the current one: the session moves on ([`Rotation::Rotated`]).
+    /// One less, and the successor was never seen or not more than `grace` before `now`: [`Rotation::Grace`].
+    /// Anything else: [`Rotation::Reused`], and nothing is changed.
+    async fn rotate_session(
+        &self,
+        id: SessionId,
+        presented: Generation,
+        next: KnownToken,
+        grace: std::time::Duration,
+        now: Timestamp,
+    ) -> Result<Rotation, Error>;
+
+    /// Writes down that a second factor was set up in a session. False: there is no such session.
+    async fn set_standing(&self, id: SessionId, amr: Amr, fitness: Fitness) -> Result<bool, Error>;
+
+    /// Writes what the hot path learned: the later of both `last_seen_at`, the earlier of both `successor_seen_at`, and
+    /// a renewed token unless its generation is no longer the session's. Sessions that are gone are passed over. Need
+    /// not be durable at once.
+    async fn touch_sessions(&self, touches: &[SessionTouch]) -> Result<(), Error>;
+
+    /// Ends sessions and returns which there were.
+    async fn delete_sessions(&self, which: SessionSelector) -> Result<Vec<SessionId>, Error>;
+
+    /// Adds an API token. [`Error::Stale`]: there is no such account. [`Error::Conflict`]: the identifier is taken.
+    async fn insert_api_token(&self, token: &ApiToken) -> Result<(), Error>;
+
+    /// A person's API tokens, oldest first.
+    async fn api_tokens_of(&self, user: UserId) -> Result<Vec<ApiToken>, Error>;
+
+    /// Calls `each` for every stored API token until it breaks.
+    async fn scan_api_tokens(&self, each: &mut (dyn FnMut(ApiToken) -> ControlFlow<()> + Send)) -> Result<(), Error>;
+
+    /// Ends an API token; false: there is none of this id with this owner.
+    async fn delete_api_token(&self, user: UserId, id: ApiTokenId) -> Result<bool, Error>;
+
+    /// Writes when tokens were last used, unless a later time is there. Need not be durable at once.
+    async fn touch_api_tokens(&self, used: &[(ApiTokenId, Timestamp)]) -> Result<(), Error>;
+
+    /// Spends a TOTP step: true exactly once for a step, and never for one that is not later than the last one spent
+    /// (RFC 6238, section 5.2). False for an account that is gone.
+    async fn spend_totp_step(&self, user: UserId, step: u64) -> Result<bool, Error>;
+
+    /// Spends a one-time thing: true exactly once until `until`, when it may be forgotten.
+    async fn spend_once(&self, purpose: Purpose, digest: Digest, until: Timestamp) -> Result<bool, Error>;
+
+    /// Changes a lock atomically and says what was there before and after. The number of locks is bounded: beyond it
+    /// stale ones are dropped, then those that anybody could have made (requirements RL-2, RL-3).
+    async fn update_lock(&self, key: LockKey, change: LockChange, now: Timestamp) -> Result<LockUpdate, Error>;
+
+    /// A lock as it is.
+    async fn lock(&self, key: LockKey) -> Result<Lock, Error>;
+
+    /// Adds a signing key, if there is none of its name.
+    async fn insert_signing_key(&self, key: &SigningKeyRecord) -> Result<(), Error>;
+
+    /// Marks signing keys as replaced since `at`, where they are not yet.
+    async fn retire_signing_keys(&self, kids: &[Kid], at: Timestamp) -> Result<(), Error>;
+
+    /// All signing keys, oldest first.
+    async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, Error>;
+
+    /// A small named value that belongs to the installation.
+    async fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Sets such a value if it still is `expected` (`None`: absent), to `new` (`None`: removed). False: it was not.
+    async fn swap_meta(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool, Error>;
+
+    /// Adds an event to the audit log, which never replaces one. [`Error::Conflict`]: it is there already.
+    async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error>;
+
+    /// Events, newest first by their time, then by their identifier.
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEvent>, Error>;
+
+    /// Removes what has run out: sessions past `expires_at`, API tokens past theirs, stale locks, spent things past
+    /// `until`, audit events before `audit_before`. Something is past its end from that very moment on. Returns the sessions and tokens that went.
+    async fn purge(&self, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error>;
+
+    /// Whether the store answers and writes.
+    async fn ping(&self) -> Result<(), Error>;
+
+    /// Bytes on disk, for a metric.
+    async fn size_on_disk(&self) -> Result<u64, Error>;
+
+    /// Makes everything durable; called last.
+    async fn flush(&self) -> Result<(), Error>;
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A unique value is taken, usually an address.
+    #[error("already taken")]
+    Conflict,
+    /// The address belonged to an account that was deleted.
+    #[error("the address belonged to a deleted account")]
+    Retired,
+    /// The record was changed or removed since it was read.
+    #[error("changed meanwhile")]
+    Stale,
+    /// A record is larger than the store keeps.
+    #[error("record too large ({0} bytes)")]
+    TooLarge(usize),
+    /// Another process uses the data folder.
+    #[error("another nullpass uses {0}")]
+    InUse(std::path::PathBuf),
+    /// The state was written by a newer release.
+    #[error("the state has schema version {found}, this release knows up to {known}: use the release that wrote it, or a newer one")]
+    Newer {
+        /// The version found.
+        found: u32,
+        /// The newest this release reads.
+        known: u32,
+    },
+    /// What is stored can't be read.
+    #[error("damaged record: {0}")]
+    Corrupt(String),
+    /// The disk or the database does not answer.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+}

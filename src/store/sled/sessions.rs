@@ -1,0 +1,129 @@
+//! Sessions and the index of whose they are. A session exists only beside its user: both are looked at under the
+//! writers' lock and removed in one transaction.
+
+use std::time::Duration;
+
+use super::{Changes, Error, Inner, SessionSelector, Writer, exists, indexed, load, pair, record};
+use crate::clock::Timestamp;
+use crate::model::{Amr, Fitness, Generation, KnownToken, Rotation, Session, SessionId, SessionTouch, UserId};
+
+pub(super) fn insert(writer: &Writer<'_>, session: &Session, max_per_user: Option<u32>) -> Result<Vec<SessionId>, Error> {
+    let trees = &writer.trees;
+    let encoded = record::encode(session)?;
+    if !exists(&trees.users, session.user.as_bytes())? {
+        return Err(Error::Stale);
+    }
+    if exists(&trees.sessions, session.id.as_bytes())? {
+        return Err(Error::Conflict);
+    }
+    let mut changes = Changes::new();
+    changes.put(&trees.sessions, session.id.as_bytes(), encoded);
+    changes.put(&trees.sessions_by_user, &pair(session.user.as_bytes(), session.id.as_bytes()), &[]);
+    let mut evicted = Vec::new();
+    if let Some(max) = max_per_user {
+        // The new one always stays.
+        evicted = ids_of(writer, session.user)?;
+        let others = usize::try_from(max).unwrap_or(usize::MAX).saturating_sub(1);
+        evicted.truncate(evicted.len().saturating_sub(others));
+        for id in &evicted {
+            remove(writer, &mut changes, session.user, *id);
+        }
+    }
+    writer.commit(&changes)?;
+    Ok(evicted)
+}
+
+pub(super) fn get(inner: &Inner, id: SessionId) -> Result<Option<Session>, Error> {
+    load(&inner.trees.sessions, id.as_bytes())
+}
+
+/// Oldest first, since identifiers sort by the time of making.
+pub(super) fn of_user(inner: &Inner, user: UserId) -> Result<Vec<Session>, Error> {
+    let mut sessions = Vec::new();
+    for id in ids_of(inner, user)? {
+        // One that ended since the index was read is passed over.
+        sessions.extend(get(inner, id)?);
+    }
+    Ok(sessions)
+}
+
+pub(super) fn ids_of(inner: &Inner, user: UserId) -> Result<Vec<SessionId>, Error> {
+    indexed(&inner.trees.sessions_by_user, user.as_bytes()).map(|id| id.map(SessionId::from_bytes)).collect()
+}
+
+pub(super) fn rotate(
+    writer: &Writer<'_>,
+    id: SessionId,
+    presented: Generation,
+    next: KnownToken,
+    grace: Duration,
+    now: Timestamp,
+) -> Result<Rotation, Error> {
+    let Some(mut session) = get(writer, id)? else { return Ok(Rotation::Gone) };
+    let in_grace = session.successor_seen_at.is_none_or(|seen| now.since(seen) <= grace);
+    let rotated = presented == session.generation;
+    if rotated {
+        session.generation = session.generation.next();
+        session.successor_seen_at = None;
+    } else if presented.next() != session.generation || !in_grace {
+        return Ok(Rotation::Reused(session));
+    }
+    session.remember(KnownToken { generation: session.generation, ..next });
+    let mut changes = Changes::new();
+    changes.put(&writer.trees.sessions, id.as_bytes(), record::encode(&session)?);
+    writer.commit(&changes)?;
+    Ok(if rotated { Rotation::Rotated(session) } else { Rotation::Grace(session) })
+}
+
+pub(super) fn set_standing(writer: &Writer<'_>, id: SessionId, amr: Amr, fitness: Fitness) -> Result<bool, Error> {
+    let Some(session) = get(writer, id)? else { return Ok(false) };
+    let mut changes = Changes::new();
+    changes.put(&writer.trees.sessions, id.as_bytes(), record::encode(&Session { amr, fitness, ..session })?);
+    writer.commit(&changes)?;
+    Ok(true)
+}
+
+pub(super) fn touch(writer: &Writer<'_>, touches: &[SessionTouch]) -> Result<(), Error> {
+    for touch in touches {
+        let Some(mut session) = get(writer, touch.id)? else { continue };
+        session.last_seen_at = session.last_seen_at.max(touch.last_seen_at);
+        // When it was first seen does not become later, and is of this generation.
+        let seen = touch.successor_seen_at.filter(|(generation, _)| *generation == session.generation).map(|(_, at)| at);
+        session.successor_seen_at = match (session.successor_seen_at, seen) {
+            (Some(stored), Some(new)) => Some(stored.min(new)),
+            (stored, new) => stored.or(new),
+        };
+        if let Some(token) = touch.renewed
+            && token.generation == session.generation
+        {
+            session.remember(token);
+        }
+        // Each on its own: nothing ties one session's touch to another's.
+        let mut changes = Changes::new();
+        changes.put(&writer.trees.sessions, touch.id.as_bytes(), record::encode(&session)?);
+        writer.commit(&changes)?;
+    }
+    Ok(())
+}
+
+pub(super) fn delete(writer: &Writer<'_>, which: SessionSelector) -> Result<Vec<SessionId>, Error> {
+    let ended = match which {
+        SessionSelector::One(id) => get(writer, id)?.map(|session| (session.user, id)).into_iter().collect(),
+        SessionSelector::OfUser(user) => ids_of(writer, user)?.into_iter().map(|id| (user, id)).collect::<Vec<_>>(),
+        SessionSelector::OfUserExcept(user, kept) => {
+            ids_of(writer, user)?.into_iter().filter(|id| *id != kept).map(|id| (user, id)).collect()
+        }
+    };
+    let mut changes = Changes::new();
+    for (user, id) in &ended {
+        remove(writer, &mut changes, *user, *id);
+    }
+    writer.commit(&changes)?;
+    Ok(ended.into_iter().map(|(_, id)| id).collect())
+}
+
+/// Adds the removal of a session to `changes`.
+pub(super) fn remove<'a>(writer: &'a Writer<'_>, changes: &mut Changes<'a>, user: UserId, id: SessionId) {
+    changes.remove(&writer.trees.sessions, id.as_bytes());
+    changes.remove(&writer.trees.sessions_by_user, &pair(user.as_bytes(), id.as_bytes()));
+}

@@ -1,0 +1,70 @@
+//! The contract of `Store`, held against every backend.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that panics is a test that fails")]
+#![expect(clippy::print_stdout, reason = "how a process that is killed says what it did")]
+
+#[path = "store_contract/fixtures.rs"]
+mod fixtures;
+#[path = "store_contract/history.rs"]
+mod history;
+#[path = "store_contract/model.rs"]
+mod model;
+#[path = "store_contract/promises.rs"]
+mod promises;
+#[path = "store_contract/sled_only.rs"]
+mod sled_only;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nullpass::store::Store;
+use nullpass::store::sled::SledStore;
+
+/// How to get at a store; `folder` is empty at first and the same for the same state.
+pub(crate) trait Backend {
+    fn open(folder: &Path) -> Arc<dyn Store>;
+}
+
+struct Sled;
+
+impl Backend for Sled {
+    fn open(folder: &Path) -> Arc<dyn Store> {
+        Arc::new(SledStore::open(folder).unwrap())
+    }
+}
+
+/// Each test once for a backend.
+macro_rules! contract {
+    ($name:ident, $backend:ty) => {
+        contract!(
+            $name, $backend:
+            one_of_many_gets_an_address,
+            one_of_many_changes_a_user,
+            what_is_spent_once_is_spent_by_one,
+            one_of_many_rotates,
+            a_generation_is_good_for_the_grace_after_its_successor_was_seen,
+            an_audit_event_is_never_replaced,
+            nothing_outlives_its_user,
+            what_is_too_large_is_refused_whole,
+            the_address_of_a_deleted_account_is_retired,
+            many_records_are_scanned_and_purged_once_each,
+        );
+    };
+    ($name:ident, $backend:ty: $($promise:ident),* $(,)?) => {
+        mod $name {
+            #[test]
+            fn random_histories_match_the_model() {
+                crate::history::check::<$backend>();
+            }
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $promise() {
+                    crate::promises::$promise::<$backend>().await;
+                }
+            )*
+        }
+    };
+}
+
+contract!(sled, crate::Sled);

@@ -1,0 +1,228 @@
+//! Single promises of the contract, for every backend.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nullpass::clock::Timestamp;
+use nullpass::model::{Action, ApiTokenId, AuditEvent, EventId, Generation, Rotation, Session, SessionId, SessionTouch, User, UserId};
+use nullpass::store::{AuditQuery, Error, Purpose, SessionSelector, Store, UserQuery};
+use tokio::task::JoinSet;
+
+use super::Backend;
+use super::fixtures::{api_token, at, digest, email, event, session, token, user};
+
+const TASKS: u64 = 50;
+
+/// Runs `work` in many tasks at once and returns all results.
+async fn at_once<T, F>(store: &Arc<dyn Store>, work: impl Fn(Arc<dyn Store>, u64) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let tasks: JoinSet<T> = (0..TASKS).map(|number| work(Arc::clone(store), number)).collect();
+    tasks.join_all().await
+}
+
+pub(crate) async fn one_of_many_gets_an_address<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let results = at_once(&store, |store, _| async move { store.insert_user(&user(UserId::new(), email(1)), false).await }).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(Error::Conflict))));
+    assert_eq!(store.users(&UserQuery { limit: 100, ..UserQuery::default() }).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn one_of_many_changes_a_user<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let first = user(UserId::new(), email(0));
+    store.insert_user(&first, false).await.unwrap();
+    let results = at_once(&store, |store, number| {
+        let mut user = first.clone();
+        user.email = email(number + 1);
+        async move { store.replace_user(&user).await }
+    })
+    .await;
+    let mut changed = results.into_iter().filter_map(Result::ok);
+    let winner = changed.next().unwrap();
+    assert!(changed.next().is_none());
+    assert_eq!(winner.revision, first.revision + 1);
+    assert_eq!(store.user_by_email(&winner.email).await.unwrap(), Some(winner));
+    assert_eq!(store.user_by_email(&first.email).await.unwrap(), None);
+}
+
+// JWT-2: a one-time thing is consumed atomically, and one purpose can't consume another's.
+pub(crate) async fn what_is_spent_once_is_spent_by_one<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let owner = user(UserId::new(), email(1));
+    store.insert_user(&owner, false).await.unwrap();
+    for round in 0..3 {
+        let spent =
+            at_once(&store, move |store, _| async move { store.spend_once(Purpose::PendingLogin, digest(round), at(1000)).await.unwrap() })
+                .await;
+        assert_eq!(spent.into_iter().filter(|spent| *spent).count(), 1);
+        assert!(store.spend_once(Purpose::Setup, digest(round), at(1000)).await.unwrap());
+        // NP-5: a code is good once.
+        let id = owner.id;
+        let spent = at_once(&store, move |store, _| async move { store.spend_totp_step(id, 100 + round).await.unwrap() }).await;
+        assert_eq!(spent.into_iter().filter(|spent| *spent).count(), 1);
+        assert!(!store.spend_totp_step(id, 99).await.unwrap(), "an earlier step");
+    }
+}
+
+pub(crate) async fn one_of_many_rotates<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let owner = user(UserId::new(), email(1));
+    store.insert_user(&owner, false).await.unwrap();
+    let id = SessionId::new();
+    store.insert_session(&session(id, owner.id, at(1000)), None).await.unwrap();
+    let results = at_once(&store, move |store, number| async move {
+        let grace = Duration::from_mins(1);
+        store.rotate_session(id, Generation(0), token(number + 1, 0), grace, at(2)).await.unwrap()
+    })
+    .await;
+    let rotated = results.iter().filter(|rotation| matches!(rotation, Rotation::Rotated(_))).count();
+    let grace = results.iter().filter(|rotation| matches!(rotation, Rotation::Grace(_))).count();
+    assert_eq!((rotated, grace), (1, results.len() - 1), "the others come within the grace");
+    assert_eq!(store.session(id).await.unwrap().unwrap().generation, Generation(1));
+}
+
+pub(crate) async fn a_generation_is_good_for_the_grace_after_its_successor_was_seen<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let owner = user(UserId::new(), email(1));
+    store.insert_user(&owner, false).await.unwrap();
+    let id = SessionId::new();
+    store.insert_session(&session(id, owner.id, at(1000)), None).await.unwrap();
+    let grace = Duration::from_mins(1);
+    let rotate = |presented, number, now| store.rotate_session(id, Generation(presented), token(number, 0), grace, now);
+    assert!(matches!(rotate(1, 1, at(2)).await.unwrap(), Rotation::Reused(_)), "a generation that was never given out");
+    assert!(matches!(rotate(0, 1, at(2)).await.unwrap(), Rotation::Rotated(session) if session.tokens.last() == Some(&token(1, 1))));
+    // Not seen: the answer may have been lost, however long ago.
+    assert!(matches!(rotate(0, 2, at(900)).await.unwrap(), Rotation::Grace(session) if session.tokens.last() == Some(&token(2, 1))));
+    let touch = SessionTouch { id, last_seen_at: at(100), successor_seen_at: Some((Generation(1), at(100))), renewed: None };
+    store.touch_sessions(&[touch]).await.unwrap();
+    assert!(matches!(rotate(0, 3, at(160)).await.unwrap(), Rotation::Grace(_)));
+    let before = store.session(id).await.unwrap().unwrap();
+    assert_eq!(rotate(0, 4, Timestamp::from_millis(160_001)).await.unwrap(), Rotation::Reused(before.clone()));
+    assert_eq!(store.session(id).await.unwrap(), Some(before), "theft changes nothing here");
+    assert!(matches!(rotate(1, 5, at(161)).await.unwrap(), Rotation::Rotated(session) if session.successor_seen_at.is_none()));
+    assert!(matches!(rotate(0, 6, at(161)).await.unwrap(), Rotation::Reused(_)), "two behind");
+}
+
+pub(crate) async fn an_audit_event_is_never_replaced<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let first = event(EventId::new(), at(1), Action::LoginFailed, None);
+    store.append_audit(&first).await.unwrap();
+    let forged = AuditEvent { action: Action::UserLogin, ..first.clone() };
+    assert!(matches!(store.append_audit(&forged).await, Err(Error::Conflict)));
+    assert_eq!(store.audit(&AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap(), [first]);
+}
+
+/// Whatever the order in which they meet, no session or token outlives its user.
+pub(crate) async fn nothing_outlives_its_user<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let owner = user(UserId::new(), email(1));
+    store.insert_user(&owner, false).await.unwrap();
+    let id = owner.id;
+    let results = at_once(&store, move |store, number| async move {
+        match number {
+            25 => store.delete_user(id, at(3)).await.map(drop),
+            odd if odd % 2 == 1 => store.insert_api_token(&api_token(ApiTokenId::new(), id, None)).await,
+            _ => store.insert_session(&session(SessionId::new(), id, at(1000)), None).await.map(drop),
+        }
+    })
+    .await;
+    assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(Error::Stale))));
+    let mut left = 0;
+    let mut count = |_| {
+        left += 1;
+        ControlFlow::Continue(())
+    };
+    store.scan_sessions(&mut count).await.unwrap();
+    let mut count = |_| {
+        left += 1;
+        ControlFlow::Continue(())
+    };
+    store.scan_api_tokens(&mut count).await.unwrap();
+    assert_eq!(left, 0);
+    assert!(!store.spend_totp_step(id, 1).await.unwrap());
+}
+
+pub(crate) async fn what_is_too_large_is_refused_whole<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let mut large = user(UserId::new(), email(1));
+    large.attributes.insert("note".to_owned(), "x".repeat(16 * 1024));
+    assert!(matches!(store.insert_user(&large, false).await, Err(Error::TooLarge(size)) if size > 16 * 1024));
+    assert_eq!(store.user(large.id).await.unwrap(), None);
+    assert_eq!(store.user_by_email(&large.email).await.unwrap(), None);
+    let small = user(large.id, email(1));
+    store.insert_user(&small, false).await.unwrap();
+    let larger = User { email: email(2), attributes: large.attributes.clone(), ..small.clone() };
+    assert!(matches!(store.replace_user(&larger).await, Err(Error::TooLarge(_))));
+    assert_eq!(store.user_by_email(&email(1)).await.unwrap(), Some(small));
+    assert_eq!(store.user_by_email(&email(2)).await.unwrap(), None);
+}
+
+pub(crate) async fn the_address_of_a_deleted_account_is_retired<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let first = user(UserId::new(), email(1));
+    store.insert_user(&first, false).await.unwrap();
+    let id = SessionId::new();
+    store.insert_session(&session(id, first.id, at(1000)), None).await.unwrap();
+    assert_eq!(store.delete_user(first.id, at(2)).await.unwrap(), Some(vec![id]));
+    assert_eq!(store.delete_user(first.id, at(2)).await.unwrap(), None);
+    let second = user(UserId::new(), email(1));
+    assert!(matches!(store.insert_user(&second, false).await, Err(Error::Retired)));
+    assert_eq!(store.user_by_email(&email(1)).await.unwrap(), None);
+    store.insert_user(&second, true).await.unwrap();
+    assert!(store.sessions_of(second.id).await.unwrap().is_empty());
+}
+
+/// More of everything than a backend reads or removes at a time.
+pub(crate) async fn many_records_are_scanned_and_purged_once_each<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path());
+    let owner = user(UserId::new(), email(1));
+    store.insert_user(&owner, false).await.unwrap();
+    let ids: Vec<SessionId> = (0..2500).map(|_| SessionId::new()).collect();
+    let shared = Arc::new(ids.clone());
+    let user = owner.id;
+    at_once(&store, |store, task| {
+        let ids = Arc::clone(&shared);
+        async move {
+            for (number, id) in ids.iter().enumerate().skip(usize::try_from(task).unwrap()).step_by(50) {
+                let end = if number == 0 { 1001 } else { 1000 };
+                store.insert_session(&session(*id, user, at(end)), None).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let mut seen = Vec::new();
+    let mut keep = |session: Session| {
+        seen.push(session.id);
+        ControlFlow::Continue(())
+    };
+    store.scan_sessions(&mut keep).await.unwrap();
+    seen.sort_unstable();
+    assert_eq!(seen, ids);
+    let mut count = 0;
+    let mut few = |_| {
+        count += 1;
+        if count == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    store.scan_sessions(&mut few).await.unwrap();
+    assert_eq!(count, 3);
+    assert!(store.purge(at(999), None).await.unwrap().sessions.is_empty());
+    let mut purged = store.purge(at(1000), None).await.unwrap().sessions;
+    purged.sort_unstable();
+    assert_eq!(purged, ids[1..]);
+    assert_eq!(store.delete_sessions(SessionSelector::OfUser(user)).await.unwrap(), [ids[0]]);
+}
