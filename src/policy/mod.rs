@@ -1,0 +1,11 @@
+//! What a request needs to be let through: pure functions of the request, the rules and the identity. Nothing here
+//! does I/O, reads a clock or keeps state.
+//!
+//! [`path`] says what a path can mean, [`host`] what a host name is, [`network`] what an address belongs to, [`glob`] what a rule's path selects, and
+//! [`rules`] puts them together.
+
+pub mod glob;
+pub mod host;
+pub mod network;
+pub mod path;
+pub mod rules;

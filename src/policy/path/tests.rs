@@ -1,0 +1,291 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn many(raw: &str) -> BTreeSet<String> {
+    match read(raw) {
+        Ok(Readings::Many(readings)) => readings.into_iter().collect(),
+        other => panic!("{raw}: {other:?}"),
+    }
+}
+
+fn set<const N: usize>(readings: [&str; N]) -> BTreeSet<String> {
+    readings.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn plain_paths_are_taken_as_they_are() {
+    for path in ["/", "/a", "/a/", "/a/b.c/...", "/.well-known/x", "/..a", "/a..", "/~u/-_.!$&'()*+,=:@", "/A/b"] {
+        assert_eq!(read(path), Ok(Readings::Plain(path)));
+    }
+}
+
+// PATH-5: dot segments, raw, encoded and mixed, in any reading.
+#[test]
+fn dot_segments_are_refused_in_every_spelling() {
+    for path in [
+        "/.",
+        "/..",
+        "/a/./b",
+        "/a/../b",
+        "/a/..",
+        "/%2e",
+        "/%2E%2e/b",
+        "/.%2e/b",
+        "/%2e./b",
+        "/a/%2e/b",
+        "/%252e%252e/b",
+        "/%25%32%65./b",
+        "/a/..;x/b",
+        "/a/..;/b",
+        "/a/.;x",
+        "/a/..%3bx/b",
+        "/a/..%253bx/b",
+        "/a\\..\\b",
+        "/a%5c..%5cb",
+        "/a%255c..%255cb",
+        "/a%2f..%2fb",
+        "/a%2f%2e%2e%2fb",
+        "/a%252f..",
+        "/public;x%2f..%2fadmin",
+        "//..//x",
+        "/a/..\\b",
+        "/%2e%2e%5cadmin",
+    ] {
+        assert_eq!(read(path), Err(PathError::DotSegment), "{path}");
+    }
+}
+
+#[test]
+fn what_can_only_be_an_attack_is_refused() {
+    for (path, error) in [
+        ("", PathError::NotAbsolute),
+        ("*", PathError::NotAbsolute),
+        ("a/b", PathError::NotAbsolute),
+        ("http://x/", PathError::NotAbsolute),
+        ("%2fa", PathError::NotAbsolute),
+        ("/a#b", PathError::Illegal),
+        ("/a?b", PathError::Illegal),
+        ("/a b", PathError::Illegal),
+        ("/%", PathError::MalformedPercent),
+        ("/%2", PathError::MalformedPercent),
+        ("/%zz", PathError::MalformedPercent),
+        ("/%u002f", PathError::MalformedPercent),
+        ("/%%32%66", PathError::MalformedPercent),
+        ("/a\u{1}", PathError::Control),
+        ("/a\t", PathError::Control),
+        ("/%00", PathError::Control),
+        ("/%0d%0a", PathError::Control),
+        ("/%7f", PathError::Control),
+        ("/%2500", PathError::Control),
+        ("/%c2%85", PathError::Control),
+        ("/%c0%ae%c0%ae/", PathError::Encoding),
+        ("/%c0%af", PathError::Encoding),
+        ("/%c1%9c", PathError::Encoding),
+        ("/%c0%2f", PathError::Encoding),
+        ("/%e0%80%af", PathError::Encoding),
+        ("/%f0%80%80%af", PathError::Encoding),
+        ("/%25c0%25af", PathError::Encoding),
+        ("/%ed%a0%80", PathError::Encoding),
+    ] {
+        assert_eq!(read(path), Err(error), "{path}");
+    }
+    assert_eq!(read(&format!("/{}", "a".repeat(MAX_BYTES))), Err(PathError::TooLong));
+}
+
+// PATH-1: an encoded `#` or `?` is data.
+#[test]
+fn encoded_delimiters_are_data() {
+    assert_eq!(many("/a%23b%3fc"), set(["/a#b?c"]));
+    assert_eq!(many("/100%25"), set(["/100%"]));
+}
+
+#[test]
+fn harmless_oddities_have_one_reading() {
+    assert_eq!(many("/a%20b"), set(["/a b"]));
+    assert_eq!(many("/%61dmin"), set(["/admin"]));
+    assert_eq!(many("/caf%C3%A9"), set(["/café"]));
+    assert_eq!(many("/café"), set(["/café"]));
+    assert_eq!(many("/{a}|b"), set(["/{a}|b"]));
+    assert_eq!(many("/a%2520b"), set(["/a%20b", "/a b"]));
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_read_as_opaque_and_as_latin1() {
+    assert_eq!(many("/caf%E9/x"), set(["/caf%E9/x", "/café/x"]));
+    assert_eq!(many("/%FC%E9"), set(["/%FC%E9", "/üé"]));
+}
+
+// PATH-4: every reading, not one.
+#[test]
+fn separators_and_double_encoding_are_read_both_ways() {
+    assert_eq!(many("/a%2Fb"), set(["/a%2Fb", "/a/b"]));
+    assert_eq!(many("/a%252Fb"), set(["/a%2Fb", "/a/b"]));
+    assert_eq!(many("/a%5Cb"), set(["/a\\b", "/a/b"]));
+    assert_eq!(many("/a\\b"), set(["/a\\b", "/a/b"]));
+    assert_eq!(many("/a//b"), set(["/a//b", "/a/b"]));
+    assert_eq!(many("//a"), set(["//a", "/a"]));
+    assert_eq!(many("/a/%2fb"), set(["/a/%2Fb", "/a//b", "/a/b"]));
+    assert_eq!(many("/%2561dmin"), set(["/%61dmin", "/admin"]));
+    assert_eq!(read("/a%2Fb").unwrap().shown(), "/a%2Fb");
+}
+
+// PATH-6: `;` cut or not.
+#[test]
+fn parameters_are_read_both_ways() {
+    assert_eq!(many("/a;v=1/b"), set(["/a;v=1/b", "/a/b"]));
+    assert_eq!(many("/a;jsessionid=1"), set(["/a;jsessionid=1", "/a"]));
+    assert_eq!(many("/a%3Bx"), set(["/a;x", "/a"]));
+    assert_eq!(many("/a/;x/b"), set(["/a/;x/b", "/a//b", "/a/b"]));
+    assert_eq!(many("/a;x%2Fb"), set(["/a;x%2Fb", "/a;x/b", "/a", "/a/b"]));
+}
+
+#[test]
+fn disagreement_is_ambiguous() {
+    let public = |path: &str| path.starts_with("/public/");
+    assert_eq!(read("/public/x").unwrap().agree(public), Ok(true));
+    assert_eq!(read("/public/x%2Fy").unwrap().agree(public), Ok(true));
+    assert_eq!(read("/public%2Fx").unwrap().agree(public), Err(PathError::Ambiguous));
+    assert_eq!(read("//public/x").unwrap().agree(public), Err(PathError::Ambiguous));
+    assert_eq!(read("/private%2Fx").unwrap().agree(public), Ok(false));
+    assert_eq!(Readings::Many(Vec::new()).agree(public), Err(PathError::Ambiguous));
+}
+
+#[test]
+fn the_work_is_bounded() {
+    assert_eq!(read("/a%252fb%2fc%255c%5c\\;x%3b%253b//d"), Err(PathError::Ambiguous));
+}
+
+/// The reference: servers as pipelines over lists of segments, told apart by what they do after which decoding.
+struct Server {
+    decodings: u8,
+    slash_before: u8,
+    backslash_before: u8,
+    cut_at: Option<u8>,
+    merge: bool,
+}
+
+impl Server {
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for decodings in 1..=2 {
+            for slash_before in 1..=decodings + 1 {
+                for backslash_before in 0..=decodings + 1 {
+                    for cut_at in (0..=decodings).map(Some).chain([None]) {
+                        all.extend([false, true].map(|merge| Self { decodings, slash_before, backslash_before, cut_at, merge }));
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn segments(&self, raw: &str) -> Vec<Vec<u8>> {
+        let mut segments = vec![raw.strip_prefix('/').unwrap().as_bytes().to_vec()];
+        for stage in 0..=self.decodings {
+            if stage > 0 {
+                segments = segments.into_iter().map(|segment| percent_encoding::percent_decode(&segment).collect()).collect();
+            }
+            let splits = |byte: &u8| (*byte == b'/' && stage < self.slash_before) || (*byte == b'\\' && stage < self.backslash_before);
+            segments = segments.iter().flat_map(|segment| segment.split(splits).map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
+            if self.cut_at == Some(stage) {
+                segments = segments.iter().map(|s| s.split(|byte| *byte == b';').next().unwrap().to_vec()).collect();
+            }
+        }
+        if self.merge {
+            let last = segments.len() - 1;
+            segments = segments.into_iter().enumerate().filter(|(at, s)| !s.is_empty() || *at == last).map(|(_, s)| s).collect();
+        }
+        segments
+    }
+
+    fn text(&self, raw: &str) -> String {
+        let segments = self.segments(raw);
+        segments.into_iter().fold(String::new(), |text, segment| text + "/" + &String::from_utf8(segment).unwrap().replace('/', "%2F"))
+    }
+}
+
+fn hostile_path() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "a",
+        "b",
+        "..",
+        ".",
+        "/",
+        "/",
+        "//",
+        "%2f",
+        "%2F",
+        "%252f",
+        "\\",
+        "%5c",
+        "%255C",
+        ";",
+        "%3b",
+        "%253b",
+        "%2e",
+        "%252e",
+        "%25",
+        "%20",
+        "%61",
+        "%2561",
+        "%C3%A9",
+        "=1",
+        "%32%66",
+        "%25%32%66",
+    ]);
+    prop::collection::vec(piece, 0..7).prop_map(|pieces| format!("/{}", pieces.concat()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    // PATH-3, PATH-4: the readings are exactly those of the servers.
+    #[test]
+    fn readings_are_those_of_the_reference_servers(raw in hostile_path()) {
+        let servers = Server::all();
+        prop_assume!(servers.iter().all(|server| server.segments(&raw).iter().all(|s| std::str::from_utf8(s).is_ok())));
+        let dots = servers.iter().any(|server| server.segments(&raw).iter().any(|s| s == b"." || s == b".."));
+        match read(&raw) {
+            Ok(readings) => {
+                prop_assert!(!dots);
+                let expected: BTreeSet<String> = servers.iter().map(|server| server.text(&raw)).collect();
+                let found: BTreeSet<String> = match readings {
+                    Readings::Plain(path) => [path.to_owned()].into(),
+                    Readings::Many(all) => all.into_iter().collect(),
+                };
+                prop_assert_eq!(found, expected);
+            }
+            Err(PathError::DotSegment) => prop_assert!(dots),
+            Err(PathError::Ambiguous) => prop_assert!(!dots),
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+
+    #[test]
+    fn plain_means_one_reading(path in "(/[a-zA-Z0-9._~!$&'()*+,=:@-]{1,4}){1,4}/?") {
+        match read(&path) {
+            Ok(Readings::Plain(same)) => {
+                prop_assert_eq!(same, &path);
+                for server in Server::all() {
+                    prop_assert_eq!(server.text(&path), path.clone());
+                }
+            }
+            Err(error) => prop_assert_eq!(error, PathError::DotSegment),
+            Ok(Readings::Many(readings)) => prop_assert!(false, "{readings:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_panics_and_nothing_slips_through(raw in "\\PC{0,20}|/[%0-9a-fA-F./;\\\\é]{0,30}") {
+        if let Ok(readings) = read(&raw) {
+            let clean = readings.agree(|path| {
+                assert!(path.starts_with('/') && !path.split('/').any(|segment| segment == "." || segment == ".."), "{raw}: {path}");
+                assert!(!path.bytes().any(|byte| byte.is_ascii_control()), "{raw}: {path}");
+            });
+            prop_assert_eq!(clean, Ok(()));
+        }
+    }
+}
