@@ -1,0 +1,337 @@
+//! The use cases, without HTTP: who may come in, what they may change about themselves, and which sessions live.
+//!
+//! [`Auth`] is the one door to them; each file adds the methods of one use case. [`live`] is the part that every proxied
+//! request reads: it waits for nobody and allocates nothing for a token it has seen.
+
+pub mod account;
+pub mod admin;
+pub mod audit;
+pub mod basic;
+pub mod guard;
+pub mod keys;
+pub mod live;
+pub mod login;
+pub mod reauth;
+pub mod register;
+pub mod session;
+pub mod setup;
+pub mod token;
+pub mod totp;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::clock::Timestamp;
+use crate::config;
+use crate::crypto::password::PasswordHasher;
+use crate::crypto::seal::StorageKey;
+use crate::crypto::token::Keyring;
+use crate::limit::Limiter;
+use crate::model::{Email, Secret, Session, SessionId, User, UserId};
+use crate::store::{self, Store};
+use crate::tasks::Tasks;
+
+use live::Live;
+
+/// The parts of the configuration that the use cases read.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "documented at the sections' types")]
+pub struct Settings {
+    pub accounts: config::Accounts,
+    pub tokens: config::Tokens,
+    pub issuer: String,
+    pub sessions: config::Sessions,
+    pub two_factor: config::TwoFactor,
+    pub limits: config::Limits,
+}
+
+/// The use cases.
+#[derive(Debug)]
+pub struct Auth {
+    settings: Settings,
+    store: Arc<dyn Store>,
+    storage_key: StorageKey,
+    keyring: ArcSwap<Keyring>,
+    hasher: PasswordHasher,
+    live: Live,
+    attempts: Option<Limiter>,
+    registrations: Option<Limiter>,
+    basic: basic::Known,
+    tasks: Tasks,
+    counters: Counters,
+}
+
+impl Auth {
+    /// Puts the use cases together, makes the signing keys if there are none, and fills the table of live sessions
+    /// from the store.
+    pub async fn open(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        storage_key: StorageKey,
+        tasks: Tasks,
+        now: Timestamp,
+    ) -> Result<Arc<Self>, Error> {
+        keys::check_storage_key(&*store, &storage_key).await?;
+        let keyring = keys::load(&*store, &storage_key, &settings, now).await?;
+        let live = Live::new(&settings);
+        live.load(&*store, now).await?;
+        let auth = Arc::new(Self {
+            hasher: PasswordHasher::new(&settings.accounts.argon2),
+            attempts: settings.limits.auth_per_ip.map(Limiter::new),
+            registrations: settings.limits.register_per_ip.map(Limiter::new),
+            basic: basic::Known::default(),
+            counters: Counters::default(),
+            keyring: ArcSwap::from_pointee(keyring),
+            live,
+            settings,
+            store,
+            storage_key,
+            tasks,
+        });
+        auth.bind_sessions().await?;
+        Ok(auth)
+    }
+
+    /// The table of live sessions, for the request path.
+    pub const fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// What the use cases were told.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What was counted.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The bound on hashing, for metrics.
+    pub const fn hasher(&self) -> &PasswordHasher {
+        &self.hasher
+    }
+
+    /// The account, or [`Error::SignInRequired`] when it is gone.
+    pub async fn user(&self, id: UserId) -> Result<User, Error> {
+        self.store.user(id).await?.ok_or(Error::SignInRequired)
+    }
+
+    /// Applies `change` to the newest state of an account and writes it, again if somebody else wrote meanwhile.
+    /// The table of live sessions is changed before this returns.
+    async fn change_user(
+        &self,
+        id: UserId,
+        now: Timestamp,
+        mut change: impl FnMut(&mut User) -> Result<(), Error> + Send,
+    ) -> Result<User, Error> {
+        for _ in 0..8 {
+            let mut user = self.store.user(id).await?.ok_or(Error::NotFound)?;
+            change(&mut user)?;
+            user.updated_at = now;
+            match self.store.replace_user(&user).await {
+                Ok(user) => {
+                    self.live.update_user(&user);
+                    return Ok(user);
+                }
+                Err(store::Error::Stale) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    /// A full-strength secret for a browser to keep, such as the one that the forms of a page are bound to.
+    pub fn browser_secret(&self) -> Secret<String> {
+        crate::crypto::random::token_text()
+    }
+
+    /// An HMAC under a key of the installation, as text: for values that a browser keeps and hands back, such as a
+    /// CSRF token. `label` keeps the uses apart.
+    pub fn browser_mac(&self, label: &str, data: &[u8]) -> crate::model::Digest {
+        self.storage_key.hmac(label, data)
+    }
+}
+
+/// Who sends a request, as far as sign-in cares.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The client's address.
+    pub ip: IpAddr,
+    /// Whether the address is one person's. False behind an ingress that nobody declared as trusted: then everybody
+    /// seems to come from it, and a lock of the address would lock out everybody.
+    pub attributable: bool,
+    /// `User-Agent`, cut to 256 bytes.
+    pub user_agent: Option<String>,
+    /// The request's id, for the audit log.
+    pub request_id: Option<String>,
+    /// The device cookie's value.
+    pub device: Option<String>,
+}
+
+impl Client {
+    /// The command line or the configuration: not a browser.
+    pub fn local() -> Self {
+        Self { ip: IpAddr::from([127, 0, 0, 1]), attributable: false, user_agent: None, request_id: None, device: None }
+    }
+}
+
+/// A session that was just begun or exchanged, and the token that stands for it.
+#[derive(Debug)]
+pub struct Issued {
+    /// Whose.
+    pub user: User,
+    /// Which.
+    pub session: SessionId,
+    /// The token; shown once.
+    pub token: Secret<String>,
+    /// The token's `exp`.
+    pub expires_at: Timestamp,
+    /// Whether the token belongs into our cookie and nowhere else.
+    pub cookie: bool,
+    /// A value for the device cookie: this browser is then known as the owner's.
+    pub device: String,
+}
+
+/// What was counted since the start.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Counters {
+    pub logins_complete: AtomicU64,
+    pub logins_second_factor: AtomicU64,
+    pub logins_refused: AtomicU64,
+    pub logins_limited: AtomicU64,
+    pub second_factor_refused: AtomicU64,
+    pub registrations: AtomicU64,
+    pub token_reuse: AtomicU64,
+    pub audit_failures: AtomicU64,
+    pub hashes_refused: AtomicU64,
+    pub store_ping_micros: AtomicU64,
+}
+
+impl Counters {
+    fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a use case could not do what it was asked. `web::error` has the one table from these to statuses and codes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address or the password is wrong; one variant, so that nobody can tell the cases apart.
+    #[error("the e-mail address or the password is wrong")]
+    WrongCredentials,
+    /// The code or recovery code is wrong, or was used before.
+    #[error("the code is wrong or was used already")]
+    WrongCode,
+    /// The pending login has run out, was used, or saw too many wrong codes.
+    #[error("this sign-in has expired: start again")]
+    PendingExpired,
+    /// The password was right, but an administrator keeps the person out.
+    #[error("this account is disabled")]
+    AccountDisabled,
+    /// There is no session, or it has ended.
+    #[error("sign in first")]
+    SignInRequired,
+    /// The last sign-in is too long ago for this.
+    #[error("enter your password again to do this")]
+    FreshPasswordRequired,
+    /// The session is fit for setting up a second factor only.
+    #[error("set up a second factor first")]
+    EnrolmentRequired,
+    /// The account has a second factor, and this needs its code.
+    #[error("a code of your second factor is needed")]
+    SecondFactorRequired,
+    /// The address is taken.
+    #[error("an account with this e-mail address exists already")]
+    AddressTaken,
+    /// Nobody may register.
+    #[error("registration is closed")]
+    RegistrationClosed,
+    /// The set-up link has run out, was used, or was replaced by a newer one.
+    #[error("this set-up link is not valid any more: restart nullpass to get a new one")]
+    SetupExpired,
+    /// A value breaks its rule.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field's name in the JSON API.
+        field: &'static str,
+        /// What is wrong with it, for people.
+        problem: String,
+    },
+    /// Too many attempts.
+    #[error("too many attempts: try again in {} s", retry_after.as_secs().max(1))]
+    TooManyAttempts {
+        /// When to try again.
+        retry_after: Duration,
+        /// How many attempts the exhausted bucket allows, when it was a bucket.
+        limit: Option<u32>,
+    },
+    /// There is no such thing, or it is somebody else's.
+    #[error("not found")]
+    NotFound,
+    /// What was asked contradicts the state, such as turning on what is on.
+    #[error("this was changed meanwhile")]
+    Conflict,
+    /// More sign-ins than the machine can hash.
+    #[error("too busy: try again in a moment")]
+    Busy,
+    /// The store does not answer.
+    #[error("the store does not answer")]
+    Unavailable(#[source] store::Error),
+    /// Something that should never happen; the text is for the log.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Invalid { field, problem: problem.into() }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Conflict | store::Error::Retired => Self::AddressTaken,
+            store::Error::Stale => Self::Conflict,
+            store::Error::TooLarge(_) => Self::invalid("body", "is too large to be kept"),
+            store::Error::InUse(_) | store::Error::Newer { .. } | store::Error::Corrupt(_) | store::Error::Unavailable(_) => {
+                Self::Unavailable(error)
+            }
+        }
+    }
+}
+
+impl From<crate::crypto::password::Busy> for Error {
+    fn from(_: crate::crypto::password::Busy) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<crate::crypto::seal::Error> for Error {
+    fn from(error: crate::crypto::seal::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+/// Parses an address that a client sent.
+fn parse_email(text: &str) -> Result<Email, Error> {
+    Email::parse(text).map_err(|problem| Error::invalid("email", problem.to_string()))
+}
+
+/// What of a session's record its owner may see.
+#[derive(Debug)]
+pub struct SessionView {
+    /// The record.
+    pub session: Session,
+    /// The address it was begun from.
+    pub ip: Option<String>,
+    /// The browser it was begun with.
+    pub user_agent: Option<String>,
+}
