@@ -1,0 +1,335 @@
+//! nullpass's own pages and its JSON API, and the answers that the gateway gives instead of an upstream's.
+//!
+//! `routes` has the whole table on one screen. A feature has one file, named as in `auth`, with its page and its JSON
+//! side by side. `error` is the only place that knows which error has which status. Nothing here decides who may do
+//! what: that is `auth`'s.
+
+mod account;
+mod api;
+mod ask;
+mod assets;
+mod audit;
+mod call;
+mod csrf;
+mod error;
+mod input;
+mod keys;
+mod login;
+mod pages;
+mod reauth;
+mod refuse;
+mod register;
+mod reply;
+mod return_to;
+mod routes;
+mod session;
+mod setup;
+mod system;
+mod token;
+mod totp;
+mod view;
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue, SET_COOKIE};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use url::Url;
+
+use self::assets::Style;
+use self::call::{Call, MAX_BODY};
+use self::error::Failure;
+use self::return_to::Site;
+use self::routes::{Endpoint, Face, Kind};
+use crate::auth::live::{Entry, LiveApiToken, LiveSession};
+use crate::auth::{Auth, Client};
+use crate::clock::Timestamp;
+use crate::config;
+use crate::model::Identity;
+use crate::wire::body::{Body, ReadError, read_limited};
+use crate::wire::context::{self, Context};
+use crate::wire::cookie::{self, Found, Names};
+
+pub use self::ask::{Ask, Form};
+
+/// The parts of the configuration that the pages and the API read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The prefix of our own routes, without a slash at the end.
+    pub prefix: String,
+    /// `server.public_url`.
+    pub public_url: Option<Url>,
+    /// What is believed of a request's head: it says what our own origin is.
+    pub context: context::Settings,
+    /// The cookies' names and attributes.
+    pub cookies: Names,
+    /// The domain that sessions are good for, if it is more than one host.
+    pub domain: Option<String>,
+    /// How pages look.
+    pub ui: config::Ui,
+}
+
+impl Settings {
+    /// From the sections that matter here.
+    pub fn new(config: &config::Config) -> Self {
+        Self {
+            prefix: config.server.prefix.clone(),
+            public_url: config.server.public_url.clone(),
+            context: context::Settings::from(&config.server),
+            cookies: Names::from(&config.sessions.cookie, config.server.is_https()),
+            domain: config.sessions.cookie.domain.clone(),
+            ui: config.ui.clone(),
+        }
+    }
+}
+
+/// Who sends a request, as the gateway found out.
+#[derive(Debug)]
+pub enum Caller {
+    /// No credential of ours.
+    Nobody,
+    /// A credential of ours that is malformed, expired or ended.
+    Refused,
+    /// A credential that can't be looked up, because the store does not answer.
+    StoreAway,
+    /// A person with a session.
+    Session {
+        /// Who.
+        identity: Arc<Identity>,
+        /// The session.
+        session: Arc<LiveSession>,
+        /// What the token's digest led to.
+        entry: Arc<Entry>,
+        /// The token as it was sent.
+        token: String,
+        /// Whether it came in our cookie, which a browser sends without being asked.
+        from_cookie: bool,
+    },
+    /// A program with a personal API token.
+    ApiToken {
+        /// Who.
+        identity: Arc<Identity>,
+        /// The token.
+        token: Arc<LiveApiToken>,
+    },
+    /// A person by Basic authentication with their password, which a rule allows for its paths only: nobody here.
+    Basic(Arc<Identity>),
+}
+
+impl Caller {
+    /// Who it is, when that is known.
+    pub const fn identity(&self) -> Option<&Arc<Identity>> {
+        match self {
+            Self::Session { identity, .. } | Self::ApiToken { identity, .. } | Self::Basic(identity) => Some(identity),
+            Self::Nobody | Self::Refused | Self::StoreAway => None,
+        }
+    }
+
+    /// The session's token.
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Self::Session { token, .. } => Some(token),
+            Self::ApiToken { .. } | Self::Basic(_) | Self::Nobody | Self::Refused | Self::StoreAway => None,
+        }
+    }
+
+    /// Whether a browser sent the credential by itself.
+    pub const fn is_from_cookie(&self) -> bool {
+        matches!(self, Self::Session { from_cookie: true, .. })
+    }
+}
+
+/// The pages and the API.
+#[derive(Debug)]
+pub struct Web {
+    auth: Arc<Auth>,
+    settings: Settings,
+    site: Option<Site>,
+    style: Style,
+    openapi: String,
+}
+
+/// Says that a script is fetched for a service worker (Service Workers, section 6.4).
+const SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
+
+/// Stands for a path that is ours in every reading, and so never forwarded, but not as it is spelled: no route of ours
+/// is spelled so.
+const SPELLED_OTHERWISE: &str = "//";
+
+impl Web {
+    /// Puts the pages together.
+    pub fn new(auth: Arc<Auth>, settings: Settings) -> Self {
+        Self {
+            site: Site::new(settings.public_url.as_ref(), settings.domain.as_deref()),
+            style: Style::new(&settings.ui.accent),
+            openapi: system::openapi(&settings.prefix),
+            auth,
+            settings,
+        }
+    }
+
+    /// Whether a path is one of ours: the prefix itself or something below it, in whole segments (requirement RTE-1).
+    pub fn is_own(&self, path: &str) -> bool {
+        path.strip_prefix(self.settings.prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// The sender of a request, as sign-in cares.
+    pub fn client(&self, headers: &HeaderMap, context: &Context) -> Client {
+        call::client(&self.settings.cookies, headers, context)
+    }
+
+    /// Answers a request for one of our own paths.
+    pub async fn handle(&self, request: Request<Incoming>, context: &Context, caller: Caller) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path().strip_prefix(self.settings.prefix.as_str()).unwrap_or(SPELLED_OTHERWISE);
+        let face = routes::face(path);
+        let mut call = Call::new(self, &head, context, &caller);
+        let mut response = match self.answer(&mut call, path, body).await {
+            Ok(response) => response,
+            Err(failure) => call.refuse(face, &failure),
+        };
+        self.expire_worthless_cookie(&call, &mut response);
+        if head.method == Method::HEAD {
+            // The length of what a GET would get (RFC 9110, section 9.3.2), but not a byte of it.
+            if let Some(length) = response.body().size_hint().exact() {
+                response.headers_mut().insert(CONTENT_LENGTH, length.into());
+            }
+            *response.body_mut() = Body::empty();
+        }
+        response
+    }
+
+    async fn answer(&self, call: &mut Call<'_>, path: &str, body: Incoming) -> Result<Response<Body>, Failure> {
+        if call.head.headers.get(SERVICE_WORKER).is_some() {
+            return Err(Failure::ServiceWorker);
+        }
+        if let Some(name) = path.strip_prefix("/static/") {
+            return self.asset(call, name);
+        }
+        let known = routes::methods(path);
+        if known.is_empty() {
+            return Err(Failure::NoRoute);
+        }
+        if call.head.method == Method::OPTIONS {
+            // Never a CORS header: other origins have no business here (requirement NP-12).
+            let mut response = reply::empty(StatusCode::NO_CONTENT);
+            response.headers_mut().insert(http::header::ALLOW, reply::allow(&known));
+            return Ok(response);
+        }
+        let route = routes::find(&call.head.method, path).ok_or(Failure::WrongMethod { allow: known })?;
+        // Who may not is told so before a byte of the body is read.
+        call.admit(route)?;
+        call.check_kind(route, body.is_end_stream())?;
+        call.body = read_limited(body, MAX_BODY).await.map_err(|error| match error {
+            ReadError::TooLarge => Failure::TooLarge,
+            ReadError::Broken => Failure::BrokenOff,
+        })?;
+        self.dispatch(route.endpoint, call).await
+    }
+
+    async fn dispatch(&self, endpoint: Endpoint, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+        match endpoint {
+            Endpoint::Register => register::api(call).await,
+            Endpoint::Login => login::api(call).await,
+            Endpoint::LoginSecondFactor => login::second_factor_api(call).await,
+            Endpoint::Reauth => reauth::api(call).await,
+            Endpoint::Refresh => session::refresh(call).await,
+            Endpoint::Logout => session::log_out(call).await,
+            Endpoint::Verify => session::verify(call),
+            Endpoint::Me => account::show(call).await,
+            Endpoint::ChangeMe => account::change(call).await,
+            Endpoint::DeleteMe => account::delete(call).await,
+            Endpoint::Password => account::password(call).await,
+            Endpoint::SecondFactor => totp::api(call).await,
+            Endpoint::RecoveryCodes => totp::recovery_codes(call).await,
+            Endpoint::Sessions => session::list(call).await,
+            Endpoint::EndSessions => session::end(call).await,
+            Endpoint::Tokens => token::list(call).await,
+            Endpoint::CreateToken => token::create(call).await,
+            Endpoint::DeleteToken => token::delete(call).await,
+            Endpoint::Audit => audit::list(call).await,
+            Endpoint::Health => Ok(system::health()),
+            Endpoint::Jwks => Ok(keys::jwks(call)),
+            Endpoint::OpenApi => Ok(reply::json_text(self.openapi.clone())),
+            Endpoint::Home => Ok(reply::redirect(StatusCode::SEE_OTHER, &call.own("/account"))),
+            Endpoint::LoginPage => Ok(login::page(call)),
+            Endpoint::LoginForm => login::form(call).await,
+            Endpoint::SecondFactorPage => Ok(reply::redirect(StatusCode::SEE_OTHER, &call.own("/login"))),
+            Endpoint::SecondFactorForm => login::second_factor_form(call).await,
+            Endpoint::RegisterPage => register::page(call),
+            Endpoint::RegisterForm => register::form(call).await,
+            Endpoint::SetupPage => setup::page(call).await,
+            Endpoint::SetupForm => setup::form(call).await,
+            Endpoint::ReauthPage => reauth::page(call),
+            Endpoint::ReauthForm => reauth::form(call).await,
+            Endpoint::LogoutPage => Ok(session::page(call)),
+            Endpoint::LogoutForm => session::form(call).await,
+            Endpoint::AccountPage => account::page(call).await,
+            Endpoint::EnrolPage => totp::page(call).await,
+            Endpoint::EnrolForm => totp::form(call).await,
+        }
+    }
+
+    fn asset(&self, call: &Call<'_>, name: &str) -> Result<Response<Body>, Failure> {
+        if name != self.style.name {
+            return Err(Failure::NoRoute);
+        }
+        if !matches!(call.head.method, Method::GET | Method::HEAD) {
+            return Err(Failure::WrongMethod { allow: vec![Method::GET, Method::HEAD] });
+        }
+        Ok(reply::style(&self.style.text))
+    }
+
+    /// A session cookie that is worth nothing is taken away, so that the browser stops sending it (requirement FAIL-1).
+    fn expire_worthless_cookie(&self, call: &Call<'_>, response: &mut Response<Body>) {
+        let worthless = match call.caller {
+            Caller::Nobody => true,
+            // Was it the cookie, or a header that a program sent along?
+            Caller::Refused => !call.head.headers.contains_key(AUTHORIZATION),
+            Caller::StoreAway | Caller::Session { .. } | Caller::ApiToken { .. } | Caller::Basic(_) => false,
+        };
+        let there = match cookie::find(&call.head.headers, &self.settings.cookies.session) {
+            Found::None => false,
+            Found::One(_) | Found::Conflict => true,
+        };
+        let name = format!("{}=", self.settings.cookies.session.as_str());
+        let set = response.headers().get_all(SET_COOKIE).iter().any(|value| value.as_bytes().starts_with(name.as_bytes()));
+        if worthless && there && !set {
+            for value in self.expired_cookies() {
+                response.headers_mut().append(SET_COOKIE, value);
+            }
+        }
+    }
+
+    /// The session cookie with a token; for a renewal, and for every new session.
+    pub fn renewed_cookie(&self, token: &str, expires_at: Timestamp, now: Timestamp) -> HeaderValue {
+        let cookies = &self.settings.cookies;
+        cookies.set(&cookies.session, token, Some(expires_at.since(now))).unwrap_or_else(|error| {
+            tracing::error!(%error, "a session's token can't stand in a cookie");
+            HeaderValue::from_static("")
+        })
+    }
+
+    /// What makes a browser forget the session cookie, in all its variants.
+    pub fn expired_cookies(&self) -> Vec<HeaderValue> {
+        self.settings.cookies.expire(&self.settings.cookies.session)
+    }
+}
+
+/// How far the body's kind is checked: see [`Call::check_kind`].
+impl Kind {
+    const fn takes(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Form => "application/x-www-form-urlencoded",
+        }
+    }
+}
+
+/// Whether a failure is told as a page or as JSON: see [`Call::refuse`].
+impl Face {
+    const fn is_api(self) -> bool {
+        matches!(self, Self::Api)
+    }
+}

@@ -1,0 +1,84 @@
+//! Proving once more who one is: for paths that ask for a fresh password or a second factor.
+
+use askama::Template;
+use http::{Response, StatusCode};
+
+use super::api::{fields, issued, proof, wants_cookie};
+use super::call::Call;
+use super::error::Failure;
+use super::input::{Pairs, Problem};
+use super::login::typed_proof;
+use super::pages::{FormProblem, Shell, Shown};
+use super::{pages, reply};
+use crate::model::Secret;
+use crate::wire::body::Body;
+
+/// `POST A/auth/reauth`.
+pub(super) async fn api(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let signed = call.signed()?;
+    let mut input = call.object()?;
+    let password = input.optional_secret("password")?;
+    let proof = proof(&mut input)?;
+    let cookie = wants_cookie(call, &mut input)? || signed.from_cookie;
+    input.finish()?;
+    let new = call.auth().reauthenticate(signed.session, password, proof.as_ref(), cookie, &call.client, call.now()).await?;
+    Ok(issued(call, StatusCode::OK, fields([]), &new, cookie))
+}
+
+const REAUTH: &str = "reauth";
+
+#[derive(Template)]
+#[template(path = "reauth.html")]
+struct ReauthPage<'a> {
+    shell: Shell<'a>,
+    csrf: &'a str,
+    rd: &'a str,
+    email: &'a str,
+    /// Whether the account has a second factor that this session was begun without.
+    asks_code: bool,
+    problem: Shown<'a>,
+}
+
+/// `GET P/reauth?rd=`.
+pub(super) fn page(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let rd = call.return_to(&mut call.query().unwrap_or_default());
+    show(call, &rd, None)
+}
+
+fn show(call: &Call<'_>, rd: &str, problem: Option<&FormProblem>) -> Result<Response<Body>, Failure> {
+    let signed = call.signed()?;
+    let sealed = call.seal_form(REAUTH, Some(signed.session.id));
+    let template = ReauthPage {
+        shell: call.web.shell(),
+        csrf: &sealed.token,
+        rd,
+        email: signed.identity.email.as_str(),
+        asks_code: signed.identity.has_second_factor && !signed.session.standing().0.second_factor(),
+        problem: Shown(problem),
+    };
+    Ok(pages::form(&template, problem, &sealed))
+}
+
+/// `POST P/reauth`.
+pub(super) async fn form(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let signed = call.signed()?;
+    let mut form = Pairs::parse(&call.body)?;
+    let rd = call.return_to(&mut form);
+    let password = form.filled("password").map(Secret::new);
+    let proof = typed_proof(&mut form);
+    if let Err(stale) = call.is_genuine(&mut form, REAUTH, Some(signed.session.id)) {
+        return show(call, &rd, Some(&FormProblem::stale(stale)));
+    }
+    if password.is_none() {
+        let missing = Failure::Input(Problem::new("password", "is required"));
+        return show(call, &rd, Some(&FormProblem::of(call, &missing)));
+    }
+    match call.auth().reauthenticate(signed.session, password, proof.as_ref(), true, &call.client, call.now()).await {
+        Ok(issued) => {
+            let mut response = reply::redirect(StatusCode::SEE_OTHER, &rd);
+            call.set_session(&mut response, &issued);
+            Ok(response)
+        }
+        Err(error) => show(call, &rd, Some(&FormProblem::of(call, &error.into()))),
+    }
+}

@@ -1,0 +1,44 @@
+//! The first administrator's account, by the one-time link that the log shows.
+
+use http::Response;
+
+use super::call::Call;
+use super::error::Failure;
+use super::input::Pairs;
+use super::login::signed_in;
+use super::pages::{self, FormProblem, Shown};
+use super::register::{RegisterPage, Typed};
+use crate::auth::Error;
+use crate::wire::body::Body;
+
+const SETUP: &str = "setup";
+
+/// `GET P/setup?code=`.
+pub(super) async fn page(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let code = call.query().unwrap_or_default().take("code").unwrap_or_default();
+    call.auth().check_setup_code(&code, call.now()).await?;
+    Ok(show(call, &code, &Typed::default(), None))
+}
+
+fn show(call: &Call<'_>, code: &str, typed: &Typed, problem: Option<&FormProblem>) -> Response<Body> {
+    let sealed = call.seal_form(SETUP, None);
+    let min_length = call.auth().settings().accounts.password.min_length;
+    let shell = call.web.shell();
+    let template = RegisterPage { shell, csrf: &sealed.token, rd: "/", code: Some(code), typed, min_length, problem: Shown(problem) };
+    pages::form(&template, problem, &sealed)
+}
+
+/// `POST P/setup`.
+pub(super) async fn form(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let mut form = Pairs::parse(&call.body)?;
+    let code = form.take("code").unwrap_or_default();
+    let (typed, password) = Typed::take(&mut form);
+    if let Err(stale) = call.is_genuine(&mut form, SETUP, None) {
+        return Ok(show(call, &code, &typed, Some(&FormProblem::stale(stale))));
+    }
+    match call.auth().set_up(&code, typed.account(password), true, &call.client, call.now()).await {
+        Ok(issued) => signed_in(call, &issued, "/").await,
+        Err(Error::SetupExpired) => Err(Error::SetupExpired.into()),
+        Err(error) => Ok(show(call, &code, &typed, Some(&FormProblem::of(call, &error.into())))),
+    }
+}
