@@ -1,0 +1,119 @@
+//! Workers: threads with a runtime each, so that a connection lives and dies on one core and its upstream connections
+//! are at hand without a lock. One acceptor hands each new connection to the worker with the fewest, so that a few
+//! long HTTP/2 connections from an ingress don't all land on one core.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc;
+
+use super::Error;
+use super::connection::{self, Settings};
+use super::gateway::Gateway;
+use super::listen::Accepted;
+use crate::proxy::Proxy;
+use crate::tasks::Tasks;
+
+/// The threads.
+#[derive(Debug)]
+pub struct Workers {
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    queue: mpsc::UnboundedSender<Accepted>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// As many as the cgroup has CPUs, at most 4: a sidecar shares its machine with the application.
+pub fn count(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+        count => count,
+    }
+}
+
+impl Workers {
+    /// Starts `count` threads. They end when every clone of `tasks` has been told to stop and their connections are
+    /// through; join them with the handles.
+    pub fn start(
+        count: usize,
+        gateway: &Arc<Gateway>,
+        proxy: &Arc<Proxy>,
+        settings: &Arc<Settings>,
+        tasks: &Tasks,
+    ) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), Error> {
+        let mut workers = Vec::with_capacity(count);
+        let mut handles = Vec::with_capacity(count);
+        for index in 0..count {
+            let (queue, incoming) = mpsc::unbounded_channel();
+            let connections = Arc::new(AtomicUsize::new(0));
+            let thread = Thread {
+                incoming,
+                connections: Arc::clone(&connections),
+                gateway: Arc::clone(gateway),
+                proxy: Arc::clone(proxy),
+                settings: Arc::clone(settings),
+                tasks: tasks.clone(),
+            };
+            let handle = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run()).map_err(Error::Worker)?;
+            workers.push(Worker { queue, connections });
+            handles.push(handle);
+        }
+        Ok((Arc::new(Self { workers }), handles))
+    }
+
+    /// Hands a connection to the worker with the fewest.
+    pub fn take(&self, accepted: Accepted) {
+        let least = self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
+        if let Some(worker) = least {
+            worker.connections.fetch_add(1, Ordering::Relaxed);
+            if worker.queue.send(accepted).is_err() {
+                tracing::error!("a worker has ended: the connection is dropped");
+            }
+        }
+    }
+}
+
+struct Thread {
+    incoming: mpsc::UnboundedReceiver<Accepted>,
+    connections: Arc<AtomicUsize>,
+    gateway: Arc<Gateway>,
+    proxy: Arc<Proxy>,
+    settings: Arc<Settings>,
+    tasks: Tasks,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "a worker's runtime could not be made");
+                return;
+            }
+        };
+        runtime.block_on(async {
+            let upstreams = self.proxy.worker();
+            // Ends when the last sender is gone, which is when nothing accepts any more.
+            while let Some(accepted) = self.incoming.recv().await {
+                let connections = Arc::clone(&self.connections);
+                let serving = connection::serve(
+                    accepted,
+                    Arc::clone(&self.gateway),
+                    Arc::clone(&upstreams),
+                    Arc::clone(&self.settings),
+                    self.tasks.clone(),
+                );
+                self.tasks.spawn(async move {
+                    serving.await;
+                    connections.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+            // The other tasks of this runtime go on until all are through or the grace is over.
+            self.settings.closed.cancelled().await;
+        });
+    }
+}
