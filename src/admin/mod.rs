@@ -1,0 +1,14 @@
+//! The operators' side: the second listener with health and metrics, and the command line's socket.
+//!
+//! `listener` answers probes and scrapers and shows no secret; `command` is what the command line may ask of the
+//! state; `socket` carries commands from the command line to a running server.
+
+pub mod command;
+pub mod listener;
+pub mod socket;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use listener::{Probe, State, serve};
+pub use view::{SessionRow, TokenRow, UserRow};
