@@ -1,0 +1,237 @@
+//! A store that can be taken away, and that remembers what it was asked.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nullpass::clock::Timestamp;
+use nullpass::model::{
+    Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
+    Rotation, Session, SessionId, SessionTouch, User, UserId,
+};
+use nullpass::store::{AuditQuery, Error, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
+
+/// Passes everything on to `inner` while it is not away.
+#[derive(Debug)]
+pub(crate) struct Switchable {
+    inner: Arc<dyn Store>,
+    away: AtomicBool,
+    audit_fails: AtomicBool,
+    asked: Mutex<Vec<&'static str>>,
+}
+
+impl Switchable {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
+        Self { inner, away: AtomicBool::new(false), audit_fails: AtomicBool::new(false), asked: Mutex::default() }
+    }
+
+    /// From now on every operation fails, or none does.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// From now on no audit event can be written.
+    pub(crate) fn set_audit_fails(&self, fails: bool) {
+        self.audit_fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// The names of the operations since the last time, without those that go on by themselves.
+    pub(crate) fn take_asked(&self) -> Vec<&'static str> {
+        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        asked.retain(|name| !matches!(*name, "ping" | "touch_sessions" | "touch_api_tokens" | "purge"));
+        asked
+    }
+
+    fn pass(&self, name: &'static str) -> Result<(), Error> {
+        self.asked.lock().unwrap().push(name);
+        let fails = self.away.load(Ordering::SeqCst) || (name == "append_audit" && self.audit_fails.load(Ordering::SeqCst));
+        if fails { Err(Error::Unavailable("taken away by a test".to_owned())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Store for Switchable {
+    async fn insert_user(&self, user: &User, allow_retired: bool) -> Result<(), Error> {
+        self.pass("insert_user")?;
+        self.inner.insert_user(user, allow_retired).await
+    }
+
+    async fn replace_user(&self, user: &User) -> Result<User, Error> {
+        self.pass("replace_user")?;
+        self.inner.replace_user(user).await
+    }
+
+    async fn delete_user(&self, id: UserId, now: Timestamp) -> Result<Option<Vec<SessionId>>, Error> {
+        self.pass("delete_user")?;
+        self.inner.delete_user(id, now).await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>, Error> {
+        self.pass("user")?;
+        self.inner.user(id).await
+    }
+
+    async fn user_by_email(&self, email: &Email) -> Result<Option<User>, Error> {
+        self.pass("user_by_email")?;
+        self.inner.user_by_email(email).await
+    }
+
+    async fn users(&self, query: &UserQuery) -> Result<Vec<User>, Error> {
+        self.pass("users")?;
+        self.inner.users(query).await
+    }
+
+    async fn insert_session(&self, session: &Session, max_per_user: Option<u32>) -> Result<Vec<SessionId>, Error> {
+        self.pass("insert_session")?;
+        self.inner.insert_session(session, max_per_user).await
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, Error> {
+        self.pass("session")?;
+        self.inner.session(id).await
+    }
+
+    async fn sessions_of(&self, user: UserId) -> Result<Vec<Session>, Error> {
+        self.pass("sessions_of")?;
+        self.inner.sessions_of(user).await
+    }
+
+    async fn scan_sessions(&self, each: &mut (dyn FnMut(Session) -> ControlFlow<()> + Send)) -> Result<(), Error> {
+        self.pass("scan_sessions")?;
+        self.inner.scan_sessions(each).await
+    }
+
+    async fn rotate_session(
+        &self,
+        id: SessionId,
+        presented: Generation,
+        next: KnownToken,
+        grace: Duration,
+        now: Timestamp,
+    ) -> Result<Rotation, Error> {
+        self.pass("rotate_session")?;
+        self.inner.rotate_session(id, presented, next, grace, now).await
+    }
+
+    async fn set_standing(&self, id: SessionId, amr: Amr, fitness: Fitness) -> Result<bool, Error> {
+        self.pass("set_standing")?;
+        self.inner.set_standing(id, amr, fitness).await
+    }
+
+    async fn touch_sessions(&self, touches: &[SessionTouch]) -> Result<(), Error> {
+        self.pass("touch_sessions")?;
+        self.inner.touch_sessions(touches).await
+    }
+
+    async fn delete_sessions(&self, which: SessionSelector) -> Result<Vec<SessionId>, Error> {
+        self.pass("delete_sessions")?;
+        self.inner.delete_sessions(which).await
+    }
+
+    async fn insert_api_token(&self, token: &ApiToken) -> Result<(), Error> {
+        self.pass("insert_api_token")?;
+        self.inner.insert_api_token(token).await
+    }
+
+    async fn api_tokens_of(&self, user: UserId) -> Result<Vec<ApiToken>, Error> {
+        self.pass("api_tokens_of")?;
+        self.inner.api_tokens_of(user).await
+    }
+
+    async fn scan_users(&self, each: &mut (dyn FnMut(User) -> ControlFlow<()> + Send)) -> Result<(), Error> {
+        self.pass("scan_users")?;
+        self.inner.scan_users(each).await
+    }
+
+    async fn scan_api_tokens(&self, each: &mut (dyn FnMut(ApiToken) -> ControlFlow<()> + Send)) -> Result<(), Error> {
+        self.pass("scan_api_tokens")?;
+        self.inner.scan_api_tokens(each).await
+    }
+
+    async fn delete_api_token(&self, user: UserId, id: ApiTokenId) -> Result<bool, Error> {
+        self.pass("delete_api_token")?;
+        self.inner.delete_api_token(user, id).await
+    }
+
+    async fn touch_api_tokens(&self, used: &[(ApiTokenId, Timestamp)]) -> Result<(), Error> {
+        self.pass("touch_api_tokens")?;
+        self.inner.touch_api_tokens(used).await
+    }
+
+    async fn spend_totp_step(&self, user: UserId, step: u64) -> Result<bool, Error> {
+        self.pass("spend_totp_step")?;
+        self.inner.spend_totp_step(user, step).await
+    }
+
+    async fn spend_once(&self, purpose: Purpose, digest: Digest, until: Timestamp) -> Result<bool, Error> {
+        self.pass("spend_once")?;
+        self.inner.spend_once(purpose, digest, until).await
+    }
+
+    async fn update_lock(&self, key: LockKey, change: LockChange, now: Timestamp) -> Result<LockUpdate, Error> {
+        self.pass("update_lock")?;
+        self.inner.update_lock(key, change, now).await
+    }
+
+    async fn lock(&self, key: LockKey) -> Result<Lock, Error> {
+        self.pass("lock")?;
+        self.inner.lock(key).await
+    }
+
+    async fn insert_signing_key(&self, key: &SigningKeyRecord) -> Result<(), Error> {
+        self.pass("insert_signing_key")?;
+        self.inner.insert_signing_key(key).await
+    }
+
+    async fn retire_signing_keys(&self, kids: &[Kid], at: Timestamp) -> Result<(), Error> {
+        self.pass("retire_signing_keys")?;
+        self.inner.retire_signing_keys(kids, at).await
+    }
+
+    async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, Error> {
+        self.pass("signing_keys")?;
+        self.inner.signing_keys().await
+    }
+
+    async fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.pass("meta")?;
+        self.inner.meta(name).await
+    }
+
+    async fn swap_meta(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool, Error> {
+        self.pass("swap_meta")?;
+        self.inner.swap_meta(name, expected, new).await
+    }
+
+    async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error> {
+        self.pass("append_audit")?;
+        self.inner.append_audit(event).await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEvent>, Error> {
+        self.pass("audit")?;
+        self.inner.audit(query).await
+    }
+
+    async fn purge(&self, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error> {
+        self.pass("purge")?;
+        self.inner.purge(now, audit_before).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.pass("ping")?;
+        self.inner.ping().await
+    }
+
+    async fn size_on_disk(&self) -> Result<u64, Error> {
+        self.pass("size_on_disk")?;
+        self.inner.size_on_disk().await
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        self.pass("flush")?;
+        self.inner.flush().await
+    }
+}
