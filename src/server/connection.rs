@@ -32,7 +32,7 @@ use crate::wire::context::ConnInfo;
 
 /// What every connection needs to know.
 pub struct Settings {
-    /// TLS, when we end it.
+    /// TLS, when we end it; for TCP alone.
     pub tls: Option<TlsAcceptor>,
     /// From the first byte of a head to its last; also for the TLS handshake.
     pub header_timeout: Duration,
@@ -74,16 +74,18 @@ pub async fn serve(accepted: Accepted, gateway: Arc<Gateway>, upstreams: Arc<pro
     let peer = accepted.socket.peer();
     let open = Open::new(settings.open.clone(), accepted.permit);
     let Ok(stream) = Stream::from_socket(accepted.socket) else { return };
+    // What comes by a unix socket comes from this machine: whoever listens in there needs no wire.
+    let tls = settings.tls.as_ref().filter(|_| peer.is_some());
     let local = stream.local_address();
     let info = ConnInfo {
         peer: peer.map(|(ip, _)| ip),
         peer_port: peer.map_or(0, |(_, port)| port),
         local: local.map(|(ip, _)| ip),
         local_port: local.map_or(0, |(_, port)| port),
-        tls: settings.tls.is_some(),
+        tls: tls.is_some(),
     };
     let connection = Arc::new(Connection { peer, info, upstreams, activity: Activity::new(Instant::now()) });
-    match &settings.tls {
+    match tls {
         None => speak(stream, open, connection, gateway, &settings, tasks).await,
         Some(acceptor) => match tokio::time::timeout(settings.header_timeout, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => speak(stream, open, connection, gateway, &settings, tasks).await,

@@ -22,3 +22,4 @@ mod sign_in;
 mod smuggling;
 mod start;
 mod support;
+mod tls;

@@ -58,7 +58,8 @@ impl Server {
         std::fs::write(&file, &text).unwrap();
         let options = LoadOptions { file: Some(file), overrides: Overrides::default(), ..LoadOptions::default() };
         let mut config = config::load(&options).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config;
-        config.server.listen = vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))];
+        config.server.listen.retain(|listen| matches!(listen, Listen::Unix(_)));
+        config.server.listen.insert(0, Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))));
         config.server.workers = 2;
         config.server.shutdown_grace = Duration::from_secs(2);
         config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
