@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -50,6 +50,7 @@ impl Verdict {
 /// A limit on how often each client network may do something.
 #[derive(Debug)]
 pub struct Limiter {
+    rate: Rate,
     measure: Measure,
     shards: [Mutex<HashMap<IpAddr, Bucket>>; SHARDS],
     /// Keyed at random, so that nobody can aim many networks at one shard.
@@ -59,7 +60,14 @@ pub struct Limiter {
 impl Limiter {
     /// A limiter of `rate.count` attempts in `rate.per`, all of which may come at once. A count of zero counts as one.
     pub fn new(rate: Rate) -> Self {
-        Self { measure: Measure::new(rate), shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+        Self { rate, measure: Measure::new(rate), shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+    }
+
+    /// The limiter of a rate: `before` itself, with all that it has counted, if its rate is the same.
+    pub fn of(rate: Option<Rate>, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+        let rate = rate?;
+        let same = before.filter(|before| before.rate == rate);
+        Some(same.map_or_else(|| Arc::new(Self::new(rate)), Arc::clone))
     }
 
     /// Takes one attempt of the client's [`network`].

@@ -157,7 +157,7 @@ pub async fn execute(auth: &Auth, command: Command, now: Timestamp) -> Result<An
     match command {
         Command::UserAdd { email, password, display_name, mut groups, administrator } => {
             if administrator {
-                groups.insert(auth.settings().accounts.admin_group.clone());
+                groups.insert(auth.admin_group().clone());
             }
             let new = NewAccount { email: email.into(), password, display_name };
             let user = auth.add_user(new, groups, ACTOR, now).await.map_err(refusal)?;

@@ -127,7 +127,7 @@ impl Auth {
         self.count_attempt(&client, now)?;
         let account = self.authenticate(&email, password.clone(), &client, now).await?;
         // A password alone is not enough for an account with a second factor: it needs an API token here.
-        if account.has_second_factor() || self.settings.two_factor.always_required {
+        if account.has_second_factor() || self.settings().two_factor.always_required {
             return Err(Error::WrongCredentials);
         }
         let entry = Arc::new(BasicEntry {

@@ -25,13 +25,15 @@ impl Auth {
     /// Counts an attempt with a password, a code or a recovery code from `client` against `limits.auth_per_ip`. Also
     /// behind a proxy that nobody declared: otherwise a forged `X-Forwarded-For` would lift the limit.
     pub(super) fn count_attempt(&self, client: &Client, now: Timestamp) -> Result<(), Error> {
-        let Some(limiter) = &self.attempts else { return Ok(()) };
+        let current = self.current.load();
+        let Some(limiter) = &current.attempts else { return Ok(()) };
         self.refuse_over_limit(limiter.take(client.ip, now))
     }
 
     /// Counts a registration from `client` against `limits.register_per_ip`.
     pub(super) fn count_registration(&self, client: &Client, now: Timestamp) -> Result<(), Error> {
-        let Some(limiter) = &self.registrations else { return Ok(()) };
+        let current = self.current.load();
+        let Some(limiter) = &current.registrations else { return Ok(()) };
         self.refuse_over_limit(limiter.take(client.ip, now))
     }
 
@@ -73,7 +75,7 @@ impl Auth {
     }
 
     async fn attempt(&self, keys: Vec<LockKey>, address: Option<LockKey>, now: Timestamp) -> Result<Attempt, Error> {
-        let policy = self.settings.limits.account_backoff;
+        let policy = self.settings().limits.account_backoff;
         if let Some(key) = address
             && let Some(retry_after) = self.store.lock(key).await?.remaining(now)
         {
@@ -109,7 +111,7 @@ impl Auth {
     /// The attempt was wrong.
     pub(super) async fn fail(&self, attempt: Attempt, now: Timestamp) -> Result<(), Error> {
         if let Some(key) = attempt.address {
-            self.store.update_lock(key, LockChange::Fail(self.settings.limits.account_backoff), now).await?;
+            self.store.update_lock(key, LockChange::Fail(self.settings().limits.account_backoff), now).await?;
         }
         Ok(())
     }

@@ -216,7 +216,7 @@ impl Auth {
 
     /// Who must have a second factor and has none may do nothing but set one up.
     pub(super) fn fitness_of(&self, user: &User) -> Fitness {
-        if self.settings.two_factor.always_required && !user.has_second_factor() { Fitness::EnrolmentOnly } else { Fitness::Full }
+        if self.settings().two_factor.always_required && !user.has_second_factor() { Fitness::EnrolmentOnly } else { Fitness::Full }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::crypto::password::PasswordHasher;
 use crate::crypto::seal::StorageKey;
 use crate::crypto::token::Keyring;
 use crate::limit::Limiter;
-use crate::model::{Email, Secret, Session, SessionId, User, UserId};
+use crate::model::{Email, Group, Secret, Session, SessionId, User, UserId};
 use crate::store::{self, Store};
 use crate::tasks::Tasks;
 
@@ -49,17 +49,36 @@ pub struct Settings {
     pub limits: config::Limits,
 }
 
+/// The settings of this moment, and the limits that count by them.
+#[derive(Debug)]
+struct Current {
+    settings: Arc<Settings>,
+    attempts: Option<Arc<Limiter>>,
+    registrations: Option<Arc<Limiter>>,
+}
+
+impl Current {
+    /// A limit whose rate is as it was before goes on counting.
+    fn new(settings: Settings, before: Option<&Self>) -> Self {
+        let old = |limiter: fn(&Self) -> Option<&Arc<Limiter>>| before.and_then(limiter);
+        Self {
+            attempts: Limiter::of(settings.limits.auth_per_ip, old(|before| before.attempts.as_ref())),
+            registrations: Limiter::of(settings.limits.register_per_ip, old(|before| before.registrations.as_ref())),
+            settings: Arc::new(settings),
+        }
+    }
+}
+
 /// The use cases.
 #[derive(Debug)]
 pub struct Auth {
-    settings: Settings,
+    current: ArcSwap<Current>,
+    admin_group: Group,
     store: Arc<dyn Store>,
     storage_key: StorageKey,
     keyring: ArcSwap<Keyring>,
     hasher: PasswordHasher,
     live: Live,
-    attempts: Option<Limiter>,
-    registrations: Option<Limiter>,
     basic: basic::Known,
     tasks: Tasks,
     counters: Counters,
@@ -81,13 +100,12 @@ impl Auth {
         live.load(&*store, now).await?;
         let auth = Arc::new(Self {
             hasher: PasswordHasher::new(&settings.accounts.argon2),
-            attempts: settings.limits.auth_per_ip.map(Limiter::new),
-            registrations: settings.limits.register_per_ip.map(Limiter::new),
             basic: basic::Known::default(),
             counters: Counters::default(),
             keyring: ArcSwap::from_pointee(keyring),
             live,
-            settings,
+            admin_group: settings.accounts.admin_group.clone(),
+            current: ArcSwap::from_pointee(Current::new(settings, None)),
             store,
             storage_key,
             tasks,
@@ -101,9 +119,26 @@ impl Auth {
         &self.live
     }
 
-    /// What the use cases were told.
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
+    /// What the use cases are told at this moment.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.current.load().settings)
+    }
+
+    /// Takes other settings from the next use on: those of accounts, second factors and limits. How tokens and sessions
+    /// are made, what a hash costs and who administrates stay as they were at the start, whatever `settings` says.
+    pub fn reload(&self, settings: Settings) {
+        let before = self.current.load_full();
+        let kept = Settings {
+            accounts: config::Accounts {
+                admin_group: self.admin_group.clone(),
+                argon2: before.settings.accounts.argon2,
+                ..settings.accounts
+            },
+            two_factor: settings.two_factor,
+            limits: settings.limits,
+            ..Settings::clone(&before.settings)
+        };
+        self.current.store(Arc::new(Current::new(kept, Some(&before))));
     }
 
     /// What was counted.

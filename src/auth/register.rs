@@ -33,7 +33,7 @@ pub(super) struct CheckedAccount {
 impl Auth {
     /// Whether somebody may register by themselves.
     pub fn registration_is_open(&self) -> bool {
-        self.settings.accounts.registration != Registration::Closed
+        self.settings().accounts.registration != Registration::Closed
     }
 
     /// Makes an account as the configuration allows and signs its person in.
@@ -42,7 +42,8 @@ impl Auth {
             return Err(Error::RegistrationClosed);
         }
         let account = self.check_account(new)?;
-        let accounts = &self.settings.accounts;
+        let settings = self.settings();
+        let accounts = &settings.accounts;
         if accounts.registration == Registration::Domains && !accounts.allowed_domains.iter().any(|d| d == account.email.domain()) {
             return Err(Error::invalid("email", "must be an address of a domain that may register here"));
         }
@@ -65,7 +66,7 @@ impl Auth {
 
     /// Checks a new password; `field` names it in the error.
     pub(super) fn check_password(&self, field: &'static str, password: &str, hints: &[&str]) -> Result<(), Error> {
-        password::check_rules(&self.settings.accounts.password, password, hints)
+        password::check_rules(&self.settings().accounts.password, password, hints)
             .map_err(|problem| Error::invalid(field, problem.to_string()))
     }
 

@@ -116,7 +116,7 @@ impl Auth {
     /// Begins a session for `user`, who was just authenticated. It exists in the store before this returns.
     pub(super) async fn begin(&self, user: User, begin: Begin, client: &Client, now: Timestamp) -> Result<Issued, Error> {
         let id = SessionId::new();
-        let end = now.plus(self.settings.sessions.max_lifetime).whole_second();
+        let end = now.plus(self.settings().sessions.max_lifetime).whole_second();
         let (token, known) = self.sign((user.id, &user.email), id, begin.amr, begin.auth_time, Generation::default(), end, now)?;
         let record = serde_json::to_vec(&ClientRecord::of(client)).map_err(|error| Error::Internal(error.to_string()))?;
         let data_key = self.storage_key.data_key(user.id, &user.data_key)?;
@@ -135,7 +135,7 @@ impl Auth {
             client: data_key.seal(Purpose::SessionClient, id.as_bytes(), &record),
             cookie: begin.cookie,
         };
-        let evicted = match self.store.insert_session(&session, self.settings.sessions.max_per_user).await {
+        let evicted = match self.store.insert_session(&session, self.settings().sessions.max_per_user).await {
             Ok(evicted) => evicted,
             Err(crate::store::Error::Stale) => return Err(Error::WrongCredentials),
             Err(error) => return Err(error.into()),
@@ -170,7 +170,7 @@ impl Auth {
         end: Timestamp,
         now: Timestamp,
     ) -> Result<(Secret<String>, KnownToken), Error> {
-        let expires_at = now.plus(self.settings.tokens.ttl).whole_second().min(end);
+        let expires_at = now.plus(self.settings().tokens.ttl).whole_second().min(end);
         let claims = SessionClaims {
             user_id: user,
             email: email.clone(),
@@ -231,7 +231,7 @@ impl Auth {
         if *generation != session.generation() || *expires_at >= session.expires_at() {
             return None;
         }
-        if !self.live.claim_renewal(session, self.settings.tokens.ttl, *expires_at, now) {
+        if !self.live.claim_renewal(session, self.settings().tokens.ttl, *expires_at, now) {
             return None;
         }
         let who = (identity.user, &identity.email);

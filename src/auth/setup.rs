@@ -41,8 +41,9 @@ impl Auth {
         }
     }
 
-    pub(super) const fn admin_group(&self) -> &Group {
-        &self.settings.accounts.admin_group
+    /// The administrators' group.
+    pub const fn admin_group(&self) -> &Group {
+        &self.admin_group
     }
 
     /// Makes the code of a new set-up link; older ones are void.

@@ -47,7 +47,7 @@ impl Auth {
             Ok(())
         })
         .await?;
-        let otpauth_url = totp::otpauth_url(&self.settings.two_factor.issuer, user.email.as_str(), &secret);
+        let otpauth_url = totp::otpauth_url(&self.settings().two_factor.issuer, user.email.as_str(), &secret);
         Ok(Enrolment {
             manual_key: totp::manual_key(&secret),
             qr_code: totp::qr_data_url(&otpauth_url),
@@ -84,7 +84,7 @@ impl Auth {
         }
         self.count_attempt(client, now)?;
         let attempt = self.attempt_code(user.id, now).await?;
-        let step = totp::matching_step(&secret, code, now, self.settings.two_factor.skew);
+        let step = totp::matching_step(&secret, code, now, self.settings().two_factor.skew);
         let spent = match step {
             Some(step) => self.store.spend_totp_step(user.id, step).await?,
             None => false,
@@ -177,7 +177,7 @@ impl Auth {
     pub(super) async fn spend_code(&self, user: &User, code: &str, now: Timestamp) -> Result<bool, Error> {
         let Some(state) = &user.two_factor.totp else { return Ok(false) };
         let secret = self.data_key(user)?.open(Purpose::Totp, SEALED_AS, &state.secret)?;
-        match totp::matching_step(&secret, code, now, self.settings.two_factor.skew) {
+        match totp::matching_step(&secret, code, now, self.settings().two_factor.skew) {
             Some(step) => Ok(self.store.spend_totp_step(user.id, step).await?),
             None => Ok(false),
         }
@@ -204,7 +204,7 @@ impl Auth {
     }
 
     fn new_codes(&self, key: &DataKey) -> (Vec<Secret<String>>, Vec<Digest>) {
-        let codes = recovery::generate(self.settings.two_factor.recovery_codes);
+        let codes = recovery::generate(self.settings().two_factor.recovery_codes);
         let digests = codes.iter().filter_map(|code| recovery::normalise(code.expose())).map(|code| recovery_digest(key, &code));
         let digests = digests.collect();
         (codes, digests)

@@ -347,7 +347,7 @@ impl Gateway {
         path: &str,
     ) -> Result<Option<HeaderValue>, auth::Error> {
         let (Some(assertion), Some(identity)) = (&self.assertion, identity) else { return Ok(None) };
-        let admin_group = &self.auth.settings().accounts.admin_group;
+        let admin_group = self.auth.admin_group();
         let claims = AssertionClaims {
             sub: identity.user,
             email: identity.email.clone(),
