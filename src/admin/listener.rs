@@ -40,6 +40,9 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Asks the upstream of a name for its health. `None`: there is none of that name. `Err`: it can't be reached.
 pub type Probe = Box<dyn Fn(String) -> BoxFuture<'static, Option<Result<StatusCode, ()>>> + Send + Sync>;
 
+/// The names of the upstreams that there are now.
+pub type Names = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// What the answers are made from.
 pub struct State {
     /// For the store and the keys.
@@ -53,12 +56,12 @@ pub struct State {
     /// Asks an upstream.
     pub probe: Probe,
     /// The upstreams' names, for `/readyz?upstreams`.
-    pub upstreams: Vec<String>,
+    pub upstreams: Names,
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("draining", &self.draining).field("upstreams", &self.upstreams).finish_non_exhaustive()
+        f.debug_struct("State").field("draining", &self.draining).finish_non_exhaustive()
     }
 }
 
@@ -178,7 +181,7 @@ async fn ready(state: &State, with_upstreams: bool) -> Response<Full<Bytes>> {
     let mut upstreams = None;
     if with_upstreams {
         let mut found = BTreeMap::new();
-        for name in &state.upstreams {
+        for name in (state.upstreams)() {
             let health = (state.probe)(name.clone()).await;
             good &= matches!(health, Some(Ok(status)) if status.is_success() || status.is_redirection());
             let text = match health {

@@ -10,5 +10,5 @@ pub mod socket;
 mod tests;
 mod view;
 
-pub use listener::{Probe, State, serve};
+pub use listener::{Names, Probe, State, serve};
 pub use view::{SessionRow, TokenRow, UserRow};

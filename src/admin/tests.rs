@@ -398,7 +398,7 @@ async fn operators(house: &House) -> (SocketAddr, Arc<AtomicBool>, Tasks) {
     let state = State {
         auth: Arc::clone(&house.auth),
         clock: house.clock.clone(),
-        metrics: Arc::new(Metrics::new(&["good".to_owned()])),
+        metrics: Arc::new(Metrics::new()),
         draining: Arc::clone(&draining),
         probe: Box::new(|name| {
             Box::pin(async move {
@@ -412,7 +412,7 @@ async fn operators(house: &House) -> (SocketAddr, Arc<AtomicBool>, Tasks) {
                 }
             })
         }),
-        upstreams: vec!["good".to_owned(), "ill".to_owned()],
+        upstreams: Box::new(|| vec!["good".to_owned(), "ill".to_owned()]),
     };
     let tasks = Tasks::new();
     tasks.spawn(serve(listener, Arc::new(state), tasks.clone()));

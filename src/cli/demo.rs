@@ -58,7 +58,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 
     output::text(&welcome(listen, admin, &folder))?;
     let notice = "registration is open: everybody who reaches the demo can make an account under any address".to_owned();
-    let served = app::serve(config, vec![notice]).map_err(|error| Failure::failed(&error));
+    let served = app::serve(config, vec![notice], None).map_err(|error| Failure::failed(&error));
     upstream.stop();
     served
 }

@@ -35,5 +35,6 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     if loaded.sources.is_empty() {
         output::note("no configuration file was found: going by the flags, the environment and the defaults");
     }
-    app::serve(loaded.config, loaded.dangers).map_err(|error| Failure::failed(&error))
+    let origin = app::Origin { options, sources: loaded.sources };
+    app::serve(loaded.config, loaded.dangers, Some(origin)).map_err(|error| Failure::failed(&error))
 }

@@ -12,6 +12,7 @@ mod file_layer;
 mod load;
 mod problem;
 mod raw;
+mod reload;
 mod schema;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use crate::clock::Timestamp;
 use crate::model::UserId;
 use crate::proxy::UpstreamIndex;
-use crate::telemetry::metrics::Decided;
+use crate::telemetry::metrics::{Decided, Requests};
 use crate::telemetry::{AccessLog, Line, Metrics};
 use crate::wire::body::{Body, BodyError};
 
@@ -54,6 +54,8 @@ pub struct Recorder {
     pub access: AccessLog,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// The counters of each upstream, in the configuration's order.
+    pub upstreams: Vec<Arc<Requests>>,
     /// Requests that came through a proxy which nobody declared.
     pub undeclared: Arc<AtomicU64>,
 }
@@ -95,7 +97,8 @@ impl Drop for Answered {
         let record = &self.record;
         let metrics = &self.recorder.metrics;
         metrics.in_flight.dec();
-        metrics.answered(record.upstream.map(UpstreamIndex::index), record.status, record.decided);
+        let upstream = record.upstream.and_then(|index| self.recorder.upstreams.get(index.index()));
+        upstream.map_or(metrics.not_forwarded(), |requests| requests.as_ref()).answered(record.status, record.decided);
         self.recorder.access.line(&Line {
             at: record.at,
             request_id: &record.request_id,
@@ -105,7 +108,7 @@ impl Drop for Answered {
             status: record.status,
             bytes: self.bytes,
             duration: record.started.elapsed(),
-            upstream: record.upstream.map(|index| self.connection.upstreams.proxy().name(index)),
+            upstream: upstream.map(|requests| requests.upstream()),
             upstream_time: record.upstream_time,
             user: record.user,
             decision: record.decided.as_str(),

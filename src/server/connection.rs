@@ -23,10 +23,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::gateway::Gateway;
 use super::listen::{Accepted, Stream};
+use super::serving::Current;
 use crate::config;
-use crate::proxy;
 use crate::tasks::Tasks;
 use crate::wire::context::ConnInfo;
 
@@ -63,14 +62,15 @@ pub struct Connection {
     pub peer: Option<(IpAddr, u16)>,
     /// The same for `wire::context`.
     pub info: ConnInfo,
-    /// The worker's upstream connections.
-    pub upstreams: Arc<proxy::Worker>,
+    /// What its worker serves requests with.
+    pub current: Current,
     /// What its clocks read.
     pub activity: Activity,
 }
 
 /// Serves a connection to its end.
-pub async fn serve(accepted: Accepted, gateway: Arc<Gateway>, upstreams: Arc<proxy::Worker>, settings: Arc<Settings>, tasks: Tasks) {
+pub async fn serve(accepted: Accepted, current: Current, tasks: Tasks) {
+    let settings = Arc::clone(&current.get().settings);
     let peer = accepted.socket.peer();
     let open = Open::new(settings.open.clone(), accepted.permit);
     let Ok(stream) = Stream::from_socket(accepted.socket) else { return };
@@ -84,18 +84,18 @@ pub async fn serve(accepted: Accepted, gateway: Arc<Gateway>, upstreams: Arc<pro
         local_port: local.map_or(0, |(_, port)| port),
         tls: tls.is_some(),
     };
-    let connection = Arc::new(Connection { peer, info, upstreams, activity: Activity::new(Instant::now()) });
+    let connection = Arc::new(Connection { peer, info, current, activity: Activity::new(Instant::now()) });
     match tls {
-        None => speak(stream, open, connection, gateway, &settings, tasks).await,
+        None => speak(stream, open, connection, &settings, tasks).await,
         Some(acceptor) => match tokio::time::timeout(settings.header_timeout, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => speak(stream, open, connection, gateway, &settings, tasks).await,
+            Ok(Ok(stream)) => speak(stream, open, connection, &settings, tasks).await,
             Ok(Err(error)) => tracing::debug!(%error, "the TLS handshake failed"),
             Err(_) => tracing::debug!("the TLS handshake took too long"),
         },
     }
 }
 
-async fn speak<S>(stream: S, open: Open, connection: Arc<Connection>, gateway: Arc<Gateway>, settings: &Settings, tasks: Tasks)
+async fn speak<S>(stream: S, open: Open, connection: Arc<Connection>, settings: &Settings, tasks: Tasks)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -117,9 +117,9 @@ where
         .keep_alive_timeout(settings.header_timeout);
     let io = Watched { io: TokioIo::new(stream), connection: Arc::clone(&connection), _open: open };
     let service = service_fn(|request| {
-        let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
+        let (serving, connection) = (connection.current.get(), Arc::clone(&connection));
         connection.activity.head_is_complete(request.version() == http::Version::HTTP_2);
-        async move { Ok::<_, Infallible>(gateway.handle(&connection, request).await) }
+        async move { Ok::<_, Infallible>(serving.gateway.handle(&serving.upstreams, &connection, request).await) }
     });
     let mut serving = pin!(builder.serve_connection_with_upgrades(io, service));
     let mut alarm = pin!(tokio::time::sleep(settings.header_timeout.min(settings.idle_timeout)));

@@ -53,7 +53,7 @@ pub struct Gateway {
     /// The prefix of our own routes.
     pub prefix: String,
     /// `limits.requests_per_ip`.
-    pub limiter: Option<Limiter>,
+    pub limiter: Option<Arc<Limiter>>,
     /// `two_factor.required = "always"`.
     pub always_second_factor: bool,
     /// `[identity] assertion`, with the issuer.
@@ -86,14 +86,14 @@ struct Outcome {
 
 impl Gateway {
     /// Answers a request.
-    pub async fn handle(&self, connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Answered> {
+    pub async fn handle(&self, upstreams: &proxy::Worker, connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Answered> {
         let started = Instant::now();
         let now = self.clock.now();
         let method = request.method().clone();
         // Shared, not copied: a clone counts a reference to the bytes of the head. CONNECT has no path.
         let target = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let (mut outcome, mut request_id) = (Outcome::default(), String::new());
-        let response = self.walk(connection, request, &target, now, &mut outcome, &mut request_id).await;
+        let response = self.walk(upstreams, connection, request, &target, now, &mut outcome, &mut request_id).await;
         let record = Record {
             at: now,
             started,
@@ -115,6 +115,7 @@ impl Gateway {
 
     async fn walk(
         &self,
+        upstreams: &proxy::Worker,
         connection: &Connection,
         request: Request<Incoming>,
         target: &PathAndQuery,
@@ -171,7 +172,7 @@ impl Gateway {
             };
             Target {
                 own: self.web.is_own(path),
-                upstream: connection.upstreams.proxy().route(context.host.as_str(), path),
+                upstream: upstreams.proxy().route(context.host.as_str(), path),
                 requirement: self.policy.requirement(&view),
             }
         };
@@ -245,7 +246,7 @@ impl Gateway {
         let announced = identity.filter(|identity| identity.fitness == Fitness::Full);
         outcome.decided = Some(if announced.is_some() { Decided::Allow } else { Decided::Public });
         outcome.upstream = Some(upstream);
-        let assertion = match self.assertion_for(announced, connection.upstreams.proxy().name(upstream), &head.method, &context, path) {
+        let assertion = match self.assertion_for(announced, upstreams.proxy().name(upstream), &head.method, &context, path) {
             Ok(assertion) => assertion,
             Err(error) => {
                 tracing::error!(%error, request_id = %context.request_id, "the assertion could not be signed");
@@ -280,12 +281,12 @@ impl Gateway {
         // What an answer of ours in the upstream's place would be formed by.
         let form = ask(&head, target, &context).form();
         let sent = Instant::now();
-        let forwarded = connection.upstreams.forward(Request::from_parts(head, body), how).await;
+        let forwarded = upstreams.forward(Request::from_parts(head, body), how).await;
         outcome.upstream_time = Some(sent.elapsed());
         let mut response = match forwarded {
             Ok(response) => response,
             Err(error) => {
-                log_upstream_error(error, connection.upstreams.proxy().name(upstream), &context.request_id);
+                log_upstream_error(error, upstreams.proxy().name(upstream), &context.request_id);
                 return self.web.upstream_error(form, &context.request_id, error);
             }
         };

@@ -1,6 +1,7 @@
 //! The listeners that people and programs reach, and the walk of a request from there.
 //!
 //! `listen` accepts and hands connections to `worker`s, each a thread with a runtime of its own; `connection` speaks HTTP;
+//! `serving` is what they serve with at this moment, which a reload swaps;
 //! `gateway` is the life of a request; `caller` finds out who asks; `answered` counts and logs when the answer is through.
 
 pub mod answered;
@@ -8,11 +9,13 @@ pub mod caller;
 pub mod connection;
 pub mod gateway;
 pub mod listen;
+pub mod serving;
 pub mod tls;
 pub mod worker;
 
 pub use gateway::Gateway;
 pub use listen::Listener;
+pub use serving::Everywhere;
 pub use worker::Workers;
 
 /// Why the server could not start.

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::connection::{self, Settings};
 use super::gateway::Gateway;
 use super::listen::Accepted;
+use super::serving::{Current, Everywhere};
 use crate::proxy::Proxy;
 use crate::tasks::Tasks;
 
@@ -19,6 +21,17 @@ use crate::tasks::Tasks;
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<Worker>,
+}
+
+/// Workers that take connections.
+#[derive(Debug)]
+pub struct Started {
+    /// Who takes them. The threads end when the last clone is gone and their connections are through.
+    pub workers: Arc<Workers>,
+    /// What they serve with.
+    pub everywhere: Everywhere,
+    /// To be joined.
+    pub threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -37,32 +50,34 @@ pub fn count(configured: usize) -> usize {
 
 impl Workers {
     /// Starts `count` threads. They end when every clone of `tasks` has been told to stop and their connections are
-    /// through; join them with the handles.
+    /// through; join them with the handles. What they serve with can be swapped.
     pub fn start(
         count: usize,
         gateway: &Arc<Gateway>,
         proxy: &Arc<Proxy>,
         settings: &Arc<Settings>,
         tasks: &Tasks,
-    ) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), Error> {
+    ) -> Result<Started, Error> {
         let mut workers = Vec::with_capacity(count);
+        let mut everywhere = Vec::with_capacity(count);
         let mut handles = Vec::with_capacity(count);
         for index in 0..count {
             let (queue, incoming) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
+            let current = Current::new(gateway, proxy, settings);
             let thread = Thread {
                 incoming,
                 connections: Arc::clone(&connections),
-                gateway: Arc::clone(gateway),
-                proxy: Arc::clone(proxy),
-                settings: Arc::clone(settings),
+                current: current.clone(),
+                closed: settings.closed.clone(),
                 tasks: tasks.clone(),
             };
             let handle = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run()).map_err(Error::Worker)?;
             workers.push(Worker { queue, connections });
+            everywhere.push(current);
             handles.push(handle);
         }
-        Ok((Arc::new(Self { workers }), handles))
+        Ok(Started { workers: Arc::new(Self { workers }), everywhere: Everywhere(everywhere), threads: handles })
     }
 
     /// Hands a connection to the worker with the fewest.
@@ -80,9 +95,8 @@ impl Workers {
 struct Thread {
     incoming: mpsc::UnboundedReceiver<Accepted>,
     connections: Arc<AtomicUsize>,
-    gateway: Arc<Gateway>,
-    proxy: Arc<Proxy>,
-    settings: Arc<Settings>,
+    current: Current,
+    closed: CancellationToken,
     tasks: Tasks,
 }
 
@@ -96,24 +110,17 @@ impl Thread {
             }
         };
         runtime.block_on(async {
-            let upstreams = self.proxy.worker();
             // Ends when the last sender is gone, which is when nothing accepts any more.
             while let Some(accepted) = self.incoming.recv().await {
                 let connections = Arc::clone(&self.connections);
-                let serving = connection::serve(
-                    accepted,
-                    Arc::clone(&self.gateway),
-                    Arc::clone(&upstreams),
-                    Arc::clone(&self.settings),
-                    self.tasks.clone(),
-                );
+                let serving = connection::serve(accepted, self.current.clone(), self.tasks.clone());
                 self.tasks.spawn(async move {
                     serving.await;
                     connections.fetch_sub(1, Ordering::Relaxed);
                 });
             }
             // The other tasks of this runtime go on until all are through or the grace is over.
-            self.settings.closed.cancelled().await;
+            self.closed.cancelled().await;
         });
     }
 }

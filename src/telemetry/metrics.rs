@@ -1,7 +1,9 @@
 //! Prometheus metrics, named `nullpass_…`. Those of the request path are handles that are made once; the rest is read
 //! from its owners when somebody asks.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -66,53 +68,84 @@ struct Named {
 
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The counters of one upstream.
-struct Row {
+/// The counters of the requests to one upstream, or of those that were not forwarded: handles, one a decision and class,
+/// each made when it is first needed, so that nothing is shown that never happened.
+pub struct Requests {
     upstream: String,
+    family: Family<RequestLabels, Counter>,
     cells: Vec<OnceLock<Counter>>,
 }
 
-impl Row {
-    fn new(upstream: &str) -> Self {
+impl Requests {
+    fn new(upstream: &str, family: &Family<RequestLabels, Counter>) -> Self {
         let cells = std::iter::repeat_with(OnceLock::new).take(Decided::COUNT * CLASSES.len()).collect();
-        Self { upstream: upstream.to_owned(), cells }
+        Self { upstream: upstream.to_owned(), family: family.clone(), cells }
+    }
+
+    /// The upstream's name.
+    pub fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, status: u16, decided: Decided) {
+        let class = CLASSES.get(usize::from(status / 100)).copied().unwrap_or("other");
+        let place = (decided as usize) * CLASSES.len() + CLASSES.iter().position(|known| *known == class).unwrap_or(0);
+        if let Some(cell) = self.cells.get(place) {
+            let labels = || RequestLabels { upstream: self.upstream.clone(), class, decision: decided.as_str() };
+            cell.get_or_init(|| self.family.get_or_create(&labels()).clone()).inc();
+        }
     }
 }
 
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requests").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
+
+/// A gauge in floating point.
+type Number = Gauge<f64, std::sync::atomic::AtomicU64>;
+
 /// A number that its owner counts; read when the metrics are asked for.
 type Read = Box<dyn Fn() -> f64 + Send + Sync>;
+
+/// The same for numbers whose labels come and go.
+type ReadChanging = Box<dyn Fn() -> Vec<(String, f64)> + Send + Sync>;
 
 /// The metrics.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
-    /// Handles of the above: one row an upstream, and a last one for "none"; in a row one a decision and class, made
-    /// when it is first needed, so that nothing is shown that never happened.
-    rows: Vec<Row>,
+    /// Handles of the above by upstream, kept also while a reload has taken an upstream away: it may come back.
+    upstreams: Mutex<BTreeMap<String, Arc<Requests>>>,
+    /// Requests that were not forwarded.
+    not_forwarded: Requests,
     own_time: Histogram,
     upstream_time: Histogram,
-    read: Mutex<Vec<(Gauge<f64, std::sync::atomic::AtomicU64>, Read)>>,
+    read: Mutex<Vec<(Number, Read)>>,
+    read_changing: Mutex<Vec<(Family<Named, Number>, ReadChanging)>>,
     /// Connections from clients that are open.
     pub connections: Gauge,
     /// Requests in flight.
     pub in_flight: Gauge,
 }
 
-impl std::fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
     }
 }
 
 impl Metrics {
-    /// The metrics of an instance with these upstreams.
-    pub fn new(upstreams: &[String]) -> Self {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
         let mut registry = Registry::with_prefix("nullpass");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What is running", build);
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Requests answered", requests.clone());
-        let rows = upstreams.iter().map(String::as_str).chain(["none"]).map(Row::new).collect();
+        let not_forwarded = Requests::new("none", &requests);
         let own_time = Histogram::new(buckets(0.000_05));
         registry.register("own_seconds", "Time a forwarded request spent in nullpass before it was sent on", own_time.clone());
         let upstream_time = Histogram::new(buckets(0.000_5));
@@ -120,12 +153,23 @@ impl Metrics {
         let (connections, in_flight) = (Gauge::default(), Gauge::default());
         registry.register("connections", "Open connections from clients", connections.clone());
         registry.register("requests_in_flight", "Requests in flight", in_flight.clone());
-        Self { registry, requests, rows, own_time, upstream_time, read: Mutex::default(), connections, in_flight }
+        Self {
+            registry,
+            requests,
+            upstreams: Mutex::default(),
+            not_forwarded,
+            own_time,
+            upstream_time,
+            read: Mutex::default(),
+            read_changing: Mutex::default(),
+            connections,
+            in_flight,
+        }
     }
 
     /// Adds a number that its owner keeps.
     pub fn read_from(&mut self, name: &str, help: &str, read: impl Fn() -> f64 + Send + Sync + 'static) {
-        let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
+        let gauge = Number::default();
         self.registry.register(name, help, gauge.clone());
         self.read.get_mut().unwrap_or_else(PoisonError::into_inner).push((gauge, Box::new(read)));
     }
@@ -135,7 +179,7 @@ impl Metrics {
     where
         F: Fn() -> f64 + Send + Sync + 'static,
     {
-        let family = Family::<Named, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+        let family = Family::<Named, Number>::default();
         self.registry.register(name, help, family.clone());
         let all = self.read.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (name, read) in each {
@@ -143,15 +187,23 @@ impl Metrics {
         }
     }
 
-    /// Counts an answer. `upstream` is its index; `None`: it was not forwarded.
-    pub fn answered(&self, upstream: Option<usize>, status: u16, decided: Decided) {
-        let Some(row) = upstream.map_or_else(|| self.rows.last(), |index| self.rows.get(index)) else { return };
-        let class = CLASSES.get(usize::from(status / 100)).copied().unwrap_or("other");
-        let place = (decided as usize) * CLASSES.len() + CLASSES.iter().position(|known| *known == class).unwrap_or(0);
-        if let Some(cell) = row.cells.get(place) {
-            let labels = || RequestLabels { upstream: row.upstream.clone(), class, decision: decided.as_str() };
-            cell.get_or_init(|| self.requests.get_or_create(&labels()).clone()).inc();
-        }
+    /// Adds numbers of one name that differ in their `name` label, and whose labels may come and go.
+    pub fn read_changing(&mut self, name: &str, help: &str, read: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static) {
+        let family = Family::<Named, Number>::default();
+        self.registry.register(name, help, family.clone());
+        self.read_changing.get_mut().unwrap_or_else(PoisonError::into_inner).push((family, Box::new(read)));
+    }
+
+    /// The counters of the requests to the upstream of a name: the same ones each time.
+    pub fn requests_to(&self, upstream: &str) -> Arc<Requests> {
+        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = upstreams.entry(upstream.to_owned()).or_insert_with(|| Arc::new(Requests::new(upstream, &self.requests)));
+        Arc::clone(made)
+    }
+
+    /// The counters of requests that were not forwarded.
+    pub const fn not_forwarded(&self) -> &Requests {
+        &self.not_forwarded
     }
 
     /// Notes the two times of a forwarded request.
@@ -165,11 +217,23 @@ impl Metrics {
         for (gauge, read) in self.read.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             gauge.set(read());
         }
+        for (family, read) in self.read_changing.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            family.clear();
+            for (name, value) in read() {
+                family.get_or_create(&Named { name }).set(value);
+            }
+        }
         let mut text = String::with_capacity(16 * 1024);
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             tracing::error!(%error, "the metrics could not be written");
         }
         text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -184,15 +248,25 @@ mod tests {
 
     #[test]
     fn shows_what_was_counted() {
-        let mut metrics = Metrics::new(&["app".to_owned()]);
+        let mut metrics = Metrics::new();
         metrics.read_from("sessions", "Live sessions", || 7.0);
-        metrics.answered(Some(0), 204, Decided::Allow);
-        metrics.answered(None, 401, Decided::Challenge);
-        metrics.answered(None, 999, Decided::Bad);
+        let upstreams = Mutex::new(vec![("app".to_owned(), 1.0)]);
+        let upstreams = Arc::new(upstreams);
+        let read = Arc::clone(&upstreams);
+        metrics.read_changing("upstream_up", "Up", move || read.lock().unwrap().clone());
+        metrics.requests_to("app").answered(204, Decided::Allow);
+        metrics.requests_to("app").answered(204, Decided::Allow);
+        metrics.not_forwarded().answered(401, Decided::Challenge);
+        metrics.not_forwarded().answered(999, Decided::Bad);
         let text = metrics.render();
-        assert!(text.contains(r#"nullpass_requests_total{upstream="app",class="2xx",decision="allow"} 1"#), "{text}");
+        assert!(text.contains(r#"nullpass_requests_total{upstream="app",class="2xx",decision="allow"} 2"#), "{text}");
         assert!(text.contains(r#"nullpass_requests_total{upstream="none",class="4xx",decision="challenge"} 1"#), "{text}");
         assert_eq!(text.matches("nullpass_requests_total{").count(), 3, "{text}");
+        assert!(text.contains(r#"nullpass_upstream_up{name="app"} 1"#), "{text}");
+        *upstreams.lock().unwrap() = vec![("other".to_owned(), 2.0)];
+        let text = metrics.render();
+        assert!(!text.contains(r#"nullpass_upstream_up{name="app"}"#), "{text}");
+        assert!(text.contains(r#"nullpass_upstream_up{name="other"} 2"#), "{text}");
         assert!(text.contains("nullpass_sessions 7"), "{text}");
         assert!(text.contains(&format!("nullpass_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))), "{text}");
     }

@@ -17,6 +17,7 @@ mod null_pass;
 mod path;
 mod programs;
 mod property;
+mod reload;
 mod sessions;
 mod sign_in;
 mod smuggling;

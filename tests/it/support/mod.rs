@@ -81,6 +81,13 @@ impl Server {
         Self { address, clock, time, store: Some(store), upstream, config, running: Some(running), _folder: folder }
     }
 
+    /// Changes its configuration while it runs: what waits for a restart, or why it was refused.
+    pub(crate) async fn reload(&self, change: impl FnOnce(&mut Config)) -> Result<Vec<&'static str>, app::Error> {
+        let mut config = self.config.clone();
+        change(&mut config);
+        self.running.as_ref().unwrap().reload(config).await
+    }
+
     /// Ends it and starts it again with the same state.
     pub(crate) async fn restart(&mut self) {
         self.running.take().unwrap().stop(std::future::pending()).await.unwrap();

@@ -1,5 +1,12 @@
-//! The composition root: from a [`Config`] to a running program. The only file that names concrete backends and sees
+//! The composition root: from a [`Config`] to a running program. The only folder that names concrete backends and sees
 //! the whole configuration.
+//!
+//! `generation` is one configuration made ready to serve, `reload` swaps it for another while it runs.
+
+mod generation;
+mod metrics;
+mod reload;
+mod signals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,36 +14,36 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::generation::{Generation, Lasting, Parts, auth_settings};
+use self::reload::{Reloader, Reloads};
+use self::signals::{Asked, Signals};
 use crate::admin;
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::crypto::seal::{self, MasterKey, StorageKey};
 use crate::jobs;
-use crate::limit::Limiter;
-use crate::policy::rules::Policy;
 use crate::proxy::{Proxy, SetupError, UpstreamIndex};
-use crate::server::answered::Recorder;
-use crate::server::connection::Settings as ConnectionSettings;
-use crate::server::{self, Gateway, Listener, Workers, tls, worker};
+use crate::server::{self, Listener, Workers, worker};
 use crate::store::sled::SledStore;
 use crate::store::{self, Store};
 use crate::tasks::Tasks;
-use crate::telemetry::{AccessLog, Metrics, log};
-use crate::web::{self, Web};
-use crate::wire::context;
-use crate::wire::cookie::Names;
+use crate::telemetry::AccessLog;
+use crate::telemetry::log::{self, Level};
+
+pub use self::reload::Origin;
 
 /// The master key's file in the data folder, when the configuration names no key.
 const MASTER_KEY_FILE: &str = "master.key";
 
-/// Runs the sidecar until a signal ends it. `notices` are the settings that weaken something, to be logged.
-pub fn serve(config: Config, notices: Vec<String>) -> Result<(), Error> {
-    log::start(&config.log);
+/// Runs the sidecar until a signal ends it. `notices` are the settings that weaken something, to be logged. With an
+/// `origin` it is read again on SIGHUP and when its files change.
+pub fn serve(config: Config, notices: Vec<String>, origin: Option<Origin>) -> Result<(), Error> {
+    let level = log::start(&config.log);
     crate::crypto::token::install_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -44,7 +51,7 @@ pub fn serve(config: Config, notices: Vec<String>) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|source| Error::Start(source.to_string()))?;
-    let done = runtime.block_on(run(config, notices));
+    let done = runtime.block_on(run(config, notices, origin, level));
     // What is still there had its grace; a blocked thread must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(500));
     done
@@ -70,15 +77,7 @@ async fn open(config: &Config, store: Arc<dyn Store>, clock: &Clock, tasks: &Tas
         Some(bytes) => MasterKey::from_bytes(bytes.expose())?,
         None => MasterKey::load_or_create(&config.storage.path.join(MASTER_KEY_FILE))?,
     };
-    let settings = auth::Settings {
-        accounts: config.accounts.clone(),
-        tokens: config.tokens.clone(),
-        issuer: config.tokens.issuer.clone().unwrap_or_else(|| public_origin(config)),
-        sessions: config.sessions.clone(),
-        two_factor: config.two_factor.clone(),
-        limits: config.limits.clone(),
-    };
-    Ok(Auth::open(settings, store, StorageKey::new(&key), tasks.clone(), clock.now()).await?)
+    Ok(Auth::open(auth_settings(config), store, StorageKey::new(&key), tasks.clone(), clock.now()).await?)
 }
 
 /// What browsers see, without a slash at the end: `public_url`, else what follows from the first listener.
@@ -98,28 +97,36 @@ fn public_origin(config: &Config) -> String {
     }
 }
 
-async fn run(config: Config, notices: Vec<String>) -> Result<(), Error> {
+async fn run(config: Config, notices: Vec<String>, origin: Option<Origin>, level: Level) -> Result<(), Error> {
     for notice in &notices {
         tracing::warn!("{notice}");
     }
     let mut signals = Signals::new()?;
     // Opened by `start`, after everything that can be wrong without it was looked at.
     let tasks = Tasks::new();
-    let running = start(config.clone(), open_store(&config, &tasks), Clock::system()).await?;
+    let store = config.clone();
+    let running = start_logging(config, open_store(&store, &tasks), Clock::system(), level).await?;
+    let reloader = Arc::clone(&running.reloader);
+    if let Some(origin) = &origin {
+        running.background.spawn(Arc::clone(&reloader).watch(origin.clone()));
+    }
 
     // Until somebody ends it.
-    signals.first().await;
-    running.stop(signals.second()).await
+    while matches!(signals.next().await, Asked::Reload) {
+        match &origin {
+            Some(origin) => drop(reloader.read_again(&origin.options).await),
+            None => tracing::warn!("there is no configuration file to read again"),
+        }
+    }
+    running.stop(signals.stop()).await
 }
 
 /// A sidecar that answers.
 #[derive(Debug)]
 pub struct Running {
-    config: Config,
-    auth: Arc<Auth>,
+    reloader: Arc<Reloader>,
     addresses: Vec<SocketAddr>,
     admin_address: Option<SocketAddr>,
-    access: AccessLog,
     draining: Arc<AtomicBool>,
     closed: CancellationToken,
     accepting: Tasks,
@@ -132,13 +139,20 @@ pub struct Running {
 /// Starts the sidecar and returns when it answers. `store` is awaited once the configuration has proven usable without
 /// it; nothing is bound before it is there.
 pub async fn start(config: Config, store: impl Future<Output = Result<Arc<dyn Store>, Error>>, clock: Clock) -> Result<Running, Error> {
+    start_logging(config, store, clock, Level::fixed()).await
+}
+
+/// The same, in a process whose log is ours.
+async fn start_logging(
+    config: Config,
+    store: impl Future<Output = Result<Arc<dyn Store>, Error>>,
+    clock: Clock,
+    level: Level,
+) -> Result<Running, Error> {
     crate::crypto::token::install_provider();
     // Everything that can fail does so before a port is bound.
-    let tls = config.server.tls.as_ref().map(tls::server_config).transpose()?.map(Into::into);
-    let policy = Policy::new(config.default_policy, &config.rules)
-        .map_err(|problems| Error::Start(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     let (requests, background) = (Tasks::new(), Tasks::new());
-    let proxy = Proxy::new(&config.upstreams, &config.identity, &config.accounts.admin_group, config.limits.max_body, requests.clone())?;
+    let parts = Parts::prepare(&config, &requests)?;
     let auth = open(&config, store.await?, &clock, &background).await?;
     // An administrator that can't be made is a wrong configuration, and that never takes a port.
     welcome(&auth, &config, &clock).await?;
@@ -157,35 +171,25 @@ pub async fn start(config: Config, store: impl Future<Output = Result<Arc<dyn St
 
     // What the request path is made of.
     let access = AccessLog::start(&config.log).map_err(|error| Error::Start(error.to_string()))?;
-    let names: Vec<String> = proxy.names().map(|(_, name)| name.to_owned()).collect();
     let undeclared = Arc::new(AtomicU64::new(0));
-    let metrics = Arc::new(metrics(&names, &auth, &proxy, &access, &undeclared));
-    let gateway = Arc::new(Gateway {
-        web: Web::new(Arc::clone(&auth), web::Settings::new(&config)),
-        auth: Arc::clone(&auth),
-        policy,
-        context: context::Settings::from(&config.server),
-        cookies: Names::from(&config.sessions.cookie, config.server.is_https()),
-        prefix: config.server.prefix.clone(),
-        limiter: config.limits.requests_per_ip.map(Limiter::new),
-        always_second_factor: config.two_factor.always_required,
-        assertion: config.identity.assertion.clone(),
-        forward_token: config.identity.forward_token,
-        clock: clock.clone(),
-        recorder: Arc::new(Recorder { access: access.clone(), metrics: Arc::clone(&metrics), undeclared }),
-    });
+    let proxy = Arc::new(ArcSwap::new(Arc::clone(&parts.proxy)));
+    let counts = Reloads::default();
+    let metrics = Arc::new(metrics::metrics(&auth, &proxy, &access, &undeclared, &counts));
     let closed = CancellationToken::new();
-    let settings = Arc::new(ConnectionSettings {
-        tls,
-        header_timeout: config.server.header_timeout,
-        idle_timeout: config.server.idle_timeout,
-        max_header_size: config.server.max_header_size,
-        max_headers: config.server.max_headers,
-        http2: config.server.http2,
-        open: metrics.connections.clone(),
+    let lasting = Lasting {
+        auth: Arc::clone(&auth),
+        access,
+        metrics: Arc::clone(&metrics),
+        undeclared,
+        clock: clock.clone(),
+        requests: requests.clone(),
         closed: closed.clone(),
-    });
-    let (workers, threads) = Workers::start(worker::count(config.server.workers), &gateway, &proxy, &settings, &requests)?;
+    };
+    let places = Arc::new(Semaphore::new(config.server.max_connections));
+    let count = worker::count(config.server.workers);
+    let generation = Generation::new(config, parts, &lasting, None);
+    let worker::Started { workers, everywhere, threads } =
+        Workers::start(count, &generation.gateway, &generation.proxy, &generation.settings, &requests)?;
 
     // From here on it answers.
     let draining = Arc::new(AtomicBool::new(false));
@@ -198,21 +202,32 @@ pub async fn start(config: Config, store: impl Future<Output = Result<Arc<dyn St
             metrics,
             draining: Arc::clone(&draining),
             probe: probe(&proxy),
-            upstreams: names,
+            upstreams: upstream_names(&proxy),
         };
         operators.spawn(admin::serve(listener, Arc::new(state), operators.clone()));
     }
-    let connections = Arc::new(Semaphore::new(config.server.max_connections));
     let accepting = Tasks::new();
     for listener in listeners {
         tracing::info!(address = %listener.address(), "listening");
-        accepting.spawn(listener.run(Arc::clone(&workers), Arc::clone(&connections), accepting.clone()));
+        accepting.spawn(listener.run(Arc::clone(&workers), Arc::clone(&places), accepting.clone()));
     }
     drop(workers);
     jobs::start(&auth, &clock, &background);
-    proxy.watch();
+    generation.proxy.watch();
 
-    Ok(Running { config, auth, addresses, admin_address, access, draining, closed, accepting, requests, background, operators, threads })
+    let reloader = Reloader {
+        lasting,
+        everywhere,
+        generation: ArcSwap::from_pointee(generation),
+        proxy,
+        places,
+        background: background.clone(),
+        level,
+        counts,
+        busy: tokio::sync::Mutex::default(),
+    };
+    let reloader = Arc::new(reloader);
+    Ok(Running { reloader, addresses, admin_address, draining, closed, accepting, requests, background, operators, threads })
 }
 
 impl Running {
@@ -228,7 +243,17 @@ impl Running {
 
     /// The use cases that it serves, for whoever runs it inside a program of their own.
     pub fn auth(&self) -> &Arc<Auth> {
-        &self.auth
+        &self.reloader.lasting.auth
+    }
+
+    /// Serves by another configuration from the next request on, without losing a connection. Keys that can't change
+    /// while it runs stay as they are and are named in the answer; see [`Config::for_running`].
+    ///
+    /// # Errors
+    ///
+    /// The configuration can't be served by: a rule or a file of it is wrong. Then nothing has changed.
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, Error> {
+        self.reloader.apply(config).await
     }
 
     /// Drains and ends it: not ready but still accepting for `shutdown_delay`, then what is in flight has
@@ -236,7 +261,8 @@ impl Running {
     pub async fn stop(mut self, at_once: impl Future<Output = ()>) -> Result<(), Error> {
         tracing::info!("stopping: not ready any more, still accepting");
         self.draining.store(true, Ordering::Release);
-        let drained = drain(&self.config, &self.accepting, &self.requests);
+        let generation = self.reloader.generation.load_full();
+        let drained = drain(&generation.config, &self.accepting, &self.requests);
         tokio::select! {
             () = drained => {}
             () = at_once => tracing::warn!("a second signal: stopping at once"),
@@ -248,8 +274,8 @@ impl Running {
             () = async { self.background.wait().await; self.operators.wait().await } => {}
             () = tokio::time::sleep(Duration::from_secs(2)) => {}
         }
-        let flushed = self.auth.close().await;
-        self.access.close();
+        let flushed = self.reloader.lasting.auth.close().await;
+        self.reloader.lasting.access.close();
         for thread in std::mem::take(&mut self.threads) {
             let _panicked = thread.join();
         }
@@ -313,10 +339,10 @@ async fn bind_admin(address: SocketAddr) -> Result<tokio::net::TcpListener, Erro
     Ok(listener)
 }
 
-fn probe(proxy: &Arc<Proxy>) -> admin::Probe {
+fn probe(proxy: &Arc<ArcSwap<Proxy>>) -> admin::Probe {
     let proxy = Arc::clone(proxy);
     Box::new(move |name| {
-        let proxy = Arc::clone(&proxy);
+        let proxy = proxy.load_full();
         Box::pin(async move {
             let found: Option<UpstreamIndex> = proxy.names().find(|(_, known)| *known == name).map(|(index, _)| index);
             match found {
@@ -327,99 +353,9 @@ fn probe(proxy: &Arc<Proxy>) -> admin::Probe {
     })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in floating point")]
-fn metrics(names: &[String], auth: &Arc<Auth>, proxy: &Arc<Proxy>, access: &AccessLog, undeclared: &Arc<AtomicU64>) -> Metrics {
-    let mut metrics = Metrics::new(names);
-    let sessions = Arc::clone(auth);
-    metrics.read_from("sessions", "Live sessions", move || sessions.live().len() as f64);
-    let queue = Arc::clone(auth);
-    metrics.read_from("hash_queue", "Sign-ins that wait to be hashed", move || queue.hasher().queue_len() as f64);
-    let hashes = Arc::clone(auth);
-    metrics.read_from("hashes_done", "Passwords hashed since the start", move || hashes.hasher().hashes_done() as f64);
-    let away = Arc::clone(auth);
-    metrics.read_from("store_up", "Whether the store answers", move || f64::from(u8::from(!away.live().is_store_away())));
-    let ping = Arc::clone(auth);
-    metrics.read_from("store_ping_seconds", "How long the store took to answer when it was last asked", move || {
-        ping.counters().store_ping_micros.load(Ordering::Relaxed) as f64 / 1_000_000.0
-    });
-    let undeclared = Arc::clone(undeclared);
-    metrics.read_from("undeclared_proxy_requests", "Requests through a proxy that server.trusted_proxies does not name", move || {
-        undeclared.load(Ordering::Relaxed) as f64
-    });
-    let dropped = access.clone();
-    metrics.read_from("access_lines_dropped", "Access lines that could not be written", move || dropped.dropped() as f64);
-    let counted = |read: fn(&auth::Counters) -> &AtomicU64| -> Read {
-        let auth = Arc::clone(auth);
-        Box::new(move || read(auth.counters()).load(Ordering::Relaxed) as f64)
-    };
-    metrics.read_family(
-        "logins",
-        "Sign-ins since the start, by result",
-        vec![
-            ("complete".to_owned(), counted(|counters| &counters.logins_complete)),
-            ("second_factor".to_owned(), counted(|counters| &counters.logins_second_factor)),
-            ("refused".to_owned(), counted(|counters| &counters.logins_refused)),
-            ("code_refused".to_owned(), counted(|counters| &counters.second_factor_refused)),
-            ("busy".to_owned(), counted(|counters| &counters.hashes_refused)),
-        ],
-    );
-    metrics.read_family(
-        "events",
-        "What else was counted since the start",
-        vec![
-            ("limited".to_owned(), counted(|counters| &counters.logins_limited)),
-            ("registered".to_owned(), counted(|counters| &counters.registrations)),
-            ("token_reuse".to_owned(), counted(|counters| &counters.token_reuse)),
-            ("audit_failed".to_owned(), counted(|counters| &counters.audit_failures)),
-        ],
-    );
-    let upstream = |read: fn(&crate::proxy::UpstreamCounters) -> u64| -> Vec<(String, Read)> {
-        let counters = proxy.counters().upstreams();
-        let each = names.iter().cloned().zip(counters.iter().map(Arc::clone));
-        each.map(|(name, counters)| (name, Box::new(move || read(&counters) as f64) as Read)).collect()
-    };
-    metrics.read_family("upstream_connections", "Open connections to the upstream", upstream(|c| c.open.load(Ordering::Relaxed)));
-    metrics.read_family("upstream_in_flight", "Requests in flight to the upstream", upstream(|c| c.in_flight.load(Ordering::Relaxed)));
-    let up = names.iter().cloned().zip(proxy.names()).map(|(name, (index, _))| {
-        let proxy = Arc::clone(proxy);
-        (name, Box::new(move || f64::from(u8::from(proxy.is_in(index)))) as Read)
-    });
-    metrics.read_family("upstream_up", "Whether requests are sent to the upstream", up.collect());
-    metrics.read_family("upstream_upgrades", "Open upgraded connections", upstream(|c| c.upgrades.load(Ordering::Relaxed)));
-    metrics.read_family("upstream_retries", "Further tries since the start", upstream(|c| c.retries.load(Ordering::Relaxed)));
-    metrics.read_family("upstream_saturated", "Requests that found no connection", upstream(|c| c.saturated.load(Ordering::Relaxed)));
-    let values = Arc::clone(proxy);
-    metrics.read_from("identity_values_dropped", "Identity header values that held control bytes", move || {
-        values.counters().dropped_values.load(Ordering::Relaxed) as f64
-    });
-    metrics
-}
-
-/// A number that its owner keeps.
-type Read = Box<dyn Fn() -> f64 + Send + Sync>;
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Error> {
-        let install = |kind| signal(kind).map_err(|source| Error::Start(source.to_string()));
-        Ok(Self { terminate: install(SignalKind::terminate())?, interrupt: install(SignalKind::interrupt())? })
-    }
-
-    async fn first(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    async fn second(&mut self) {
-        self.first().await;
-    }
+fn upstream_names(proxy: &Arc<ArcSwap<Proxy>>) -> admin::Names {
+    let proxy = Arc::clone(proxy);
+    Box::new(move || proxy.load().names().map(|(_, name)| name.to_owned()).collect())
 }
 
 /// Why the program could not start or run.
