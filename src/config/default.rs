@@ -45,6 +45,7 @@ impl Default for Server {
             prefix: "/_auth".to_owned(),
             workers: 0,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             max_header_size: 32 << 10,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -56,6 +57,7 @@ impl Default for Server {
             http2: Http2::default(),
             tls: None,
             danger_plain_http: false,
+            hsts: Some(365 * DAY),
         }
     }
 }
@@ -77,7 +79,7 @@ impl Upstream {
     pub fn new(name: impl Into<String>, url: UpstreamUrl) -> Self {
         Self {
             name: name.into(),
-            url,
+            urls: vec![url],
             host: None,
             path: "/".to_owned(),
             strip_path: false,

@@ -78,6 +78,8 @@ pub struct Server {
     pub workers: usize,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether they, and whoever comes by a unix socket, begin a connection with a PROXY line.
+    pub proxy_protocol: bool,
     /// The largest head of a request in bytes.
     pub max_header_size: usize,
     /// From the first byte of a request's head to its last.
@@ -100,6 +102,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// Allows plain HTTP on an address that others can reach.
     pub danger_plain_http: bool,
+    /// The `max-age` of `Strict-Transport-Security` (RFC 6797), sent when `public_url` is https; `None`: never.
+    pub hsts: Option<Duration>,
 }
 
 impl Server {
@@ -118,11 +122,41 @@ pub struct Http2 {
     pub max_resets: u32,
 }
 
-/// `[server.tls]`.
+/// `[server.tls]`: certificates from files, by ACME, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
-    /// The certificates, the first of which is the default.
+    /// The certificates, the first of which is the default; empty only with `acme`.
     pub certificates: Vec<CertificateFiles>,
+    /// A certificate that is ordered and renewed by ourselves.
+    pub acme: Option<Acme>,
+    /// Who must show a certificate of their own; `None`: nobody is asked.
+    pub client: Option<ClientCertificates>,
+    /// Where to redirect plain HTTP to https.
+    pub http_redirect: Option<SocketAddr>,
+}
+
+/// `[server.tls] acme` (RFC 8555, proven by RFC 8737's TLS-ALPN-01).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// The names of the certificate, lower case, no wildcard; at least one.
+    pub domains: Vec<String>,
+    /// `mailto:` and an address, for the authority's warnings.
+    pub contact: Option<String>,
+    /// Where account key and certificate are kept, relative to the data folder unless absolute.
+    pub cache: PathBuf,
+    /// The authority's directory.
+    pub directory: url::Url,
+    /// The authorities to trust for the directory's own TLS instead of the system's, as a PEM file.
+    pub directory_ca: Option<PathBuf>,
+}
+
+/// `client_ca` and `client_cert`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities that must have signed them, as a PEM file.
+    pub ca: PathBuf,
+    /// Whether a client without one is refused; one that is wrong always is.
+    pub required: bool,
 }
 
 /// A certificate chain and its key as PEM files.
@@ -148,8 +182,8 @@ pub struct Admin {
 pub struct Upstream {
     /// The name in logs, metrics and assertions.
     pub name: String,
-    /// Where it listens.
-    pub url: UpstreamUrl,
+    /// Where it listens: at least one, none twice. Requests are balanced between several.
+    pub urls: Vec<UpstreamUrl>,
     /// The host it serves, lower case: exact or `*.example.com`; `None`: any.
     pub host: Option<String>,
     /// The path prefix it serves, in whole segments; `/`: all.
@@ -199,6 +233,27 @@ pub enum UpstreamUrl {
     },
     /// `unix:/path.sock`, plain HTTP.
     Unix(PathBuf),
+    /// `h2c://` with a host and a port: HTTP/2 without TLS, by prior knowledge (RFC 9113, section 3.3).
+    H2c {
+        /// A name or an address, without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// `unix+h2c:/path.sock`: the same on a socket.
+    UnixH2c(PathBuf),
+}
+
+impl UpstreamUrl {
+    /// Whether TLS is spoken.
+    pub const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tcp { tls: true, .. })
+    }
+
+    /// Whether HTTP/2 is spoken without asking.
+    pub const fn is_h2c(&self) -> bool {
+        matches!(self, Self::H2c { .. } | Self::UnixH2c(_))
+    }
 }
 
 /// `tls` of an upstream.

@@ -68,6 +68,7 @@ section!(
         max_headers: i64,
         http2: Http2,
         danger_plain_http: bool,
+        hsts: Text,
         tls: ServerTls,
     }
 );
@@ -79,7 +80,15 @@ section!(
 
 section!(
     /// `[server.tls]`.
-    ServerTls { cert: Text, key: Text, more: Vec<Certificate>, acme: Acme, client_ca: Text, http_redirect: Text }
+    ServerTls {
+        cert: Text,
+        key: Text,
+        more: Vec<Certificate>,
+        acme: Acme,
+        client_ca: Text,
+        client_cert: Text,
+        http_redirect: Text,
+    }
 );
 
 section!(
@@ -89,7 +98,7 @@ section!(
 
 section!(
     /// `[server.tls] acme`.
-    Acme { domains: Texts, contact: Text, cache: Text }
+    Acme { domains: Texts, contact: Text, cache: Text, directory: Text, directory_ca: Text }
 );
 
 section!(

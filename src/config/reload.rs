@@ -23,6 +23,9 @@ impl Config {
         if new.tls.is_some() != old.tls.is_some() {
             keep("server.tls", put_back(&mut new.tls, &old.tls));
         }
+        if let (Some(new), Some(old)) = (&mut new.tls, &old.tls) {
+            keep("server.tls.http_redirect", put_back(&mut new.http_redirect, &old.http_redirect));
+        }
         keep("admin", put_back(&mut self.admin, &running.admin));
         keep("accounts.admin_group", put_back(&mut self.accounts.admin_group, &running.accounts.admin_group));
         keep("accounts.bootstrap_admin", put_back(&mut self.accounts.bootstrap_admin, &running.accounts.bootstrap_admin));

@@ -136,7 +136,7 @@ const SERVER: &[Key] = &[
     key("prefix", Kind::Text, r#""/_auth""#),
     key("workers", Kind::Integer, "0"),
     key("trusted_proxies", Kind::List, "[]"),
-    later("proxy_protocol", Kind::Bool, "false"),
+    key("proxy_protocol", Kind::Bool, "false"),
     key("max_header_size", Kind::Size, r#""32KiB""#),
     key("header_timeout", Kind::Duration, r#""10s""#),
     key("idle_timeout", Kind::Duration, r#""75s""#),
@@ -147,6 +147,7 @@ const SERVER: &[Key] = &[
     key("max_headers", Kind::Integer, "256"),
     key("http2", Kind::Table(HTTP2), ""),
     key("danger_plain_http", Kind::Bool, "false"),
+    key("hsts", Kind::Duration, r#""365d""#),
     key("tls", Kind::Table(SERVER_TLS), ""),
 ];
 
@@ -156,14 +157,21 @@ const SERVER_TLS: &[Key] = &[
     key("cert", Kind::Text, ""),
     key("key", Kind::Text, ""),
     key("more", Kind::Tables(CERTIFICATE), ""),
-    later("acme", Kind::Table(ACME), ""),
-    later("client_ca", Kind::Text, r#""""#),
-    later("http_redirect", Kind::Text, r#""""#),
+    key("acme", Kind::Table(ACME), ""),
+    key("client_ca", Kind::Text, ""),
+    key("client_cert", Kind::Text, ""),
+    key("http_redirect", Kind::Text, ""),
 ];
 
 const CERTIFICATE: &[Key] = &[key("cert", Kind::Text, ""), key("key", Kind::Text, "")];
 
-const ACME: &[Key] = &[key("domains", Kind::List, ""), key("contact", Kind::Text, ""), key("cache", Kind::Text, "")];
+const ACME: &[Key] = &[
+    key("domains", Kind::List, ""),
+    key("contact", Kind::Text, ""),
+    key("cache", Kind::Text, ""),
+    key("directory", Kind::Text, ""),
+    key("directory_ca", Kind::Text, ""),
+];
 
 const ADMIN: &[Key] = &[key("listen", Kind::Text, r#""127.0.0.1:9090""#), key("socket", Kind::Text, r#""admin.sock""#)];
 

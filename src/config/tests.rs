@@ -74,7 +74,8 @@ fn every_example_of_the_reference_file_holds() {
         let Place::File { line, .. } = problem.place else { panic!("{problem}") };
         let above = uncommented().lines().take(line).collect::<Vec<_>>().join("\n");
         let comment = above.lines().rev().find(|line| line.starts_with("# ")).unwrap().to_owned();
-        assert!(comment.contains("not in this release"), "{problem}\n{comment}");
+        let mark = if problem.to_string().contains("is given beside url") { "instead of url" } else { "not in this release" };
+        assert!(comment.contains(mark), "{problem}\n{comment}");
     }
 }
 
@@ -261,7 +262,7 @@ fn the_environment_holds_over_the_file_and_flags_over_both() {
     options.overrides.listen = Some("127.0.0.1:5".to_owned());
     let config = load(&options).unwrap().config;
     assert_eq!(config.server.listen, [Listen::Tcp("127.0.0.1:5".parse().unwrap())]);
-    assert_eq!(config.upstreams[0].url, UpstreamUrl::Tcp { tls: false, host: "127.0.0.1".to_owned(), port: 4 });
+    assert_eq!(config.upstreams[0].urls, [UpstreamUrl::Tcp { tls: false, host: "127.0.0.1".to_owned(), port: 4 }]);
     options.overrides.upstream = Some("unix:/b.sock".to_owned());
     let config = load(&options).unwrap().config;
     assert_eq!(config.upstreams, [Upstream::new("app", UpstreamUrl::Unix("/b.sock".into()))]);
@@ -342,6 +343,7 @@ fn a_file_that_is_missing_is_an_error() {
     let file = folder.path().join("nullpass.toml");
     for (text, key) in [
         ("[server.tls]\ncert = \"/nonexistent/c\"\nkey = \"/nonexistent/k\"\n", "server.tls.cert"),
+        ("[server.tls]\ncert = \"/dev/null\"\nkey = \"/dev/null\"\nclient_ca = \"/nonexistent/ca\"\n", "server.tls.client_ca"),
         ("[storage]\nmaster_key_file = \"/nonexistent/k\"\n", "storage.master_key_file"),
         (
             "[accounts]\nbootstrap_admin = { email = \"a@b.de\", password_file = \"/nonexistent/p\" }\n",
@@ -442,20 +444,28 @@ fn upstreams() {
     refused(&second("path = \"/_auth/x\""), "upstreams[0].path", "which nullpass serves itself");
     refused(&second("strip_path = true"), "upstreams[0].strip_path", "nothing to cut off");
     refused(&second("urls = [\"http://c.de\"]"), "upstreams[0].urls", "is given beside url");
-    refused(
-        &second("").replace("url = \"http://b.de\"", "urls = [\"http://c.de\", \"http://d.de\"]"),
-        "upstreams[0].urls",
-        "not built yet",
-    );
+    let urls = |urls: &str| second("").replace("url = \"http://b.de\"", &format!("urls = {urls}"));
+    let two = ok(&urls("[\"http://c.de\", \"https://d.de\", \"unix:/a.sock\"]"));
+    assert_eq!(two.config.upstreams[0].urls.len(), 3);
+    refused(&urls("[]"), "upstreams[0].urls", "is empty");
+    refused(&urls("[\"http://c.de\", \"http://C.de:80/\"]"), "upstreams[0].urls[1]", "named twice");
+    refused(&urls("[\"http://c.de\", \"ftp://d.de\"]"), "upstreams[0].urls[1]", "is unknown");
+    refused(&urls("[\"http://c.de\", \"http://127.0.0.1:8080\"]"), "upstreams[0].urls[1]", "is an address of server.listen");
+    let tls = "\ntls = { insecure = true }";
+    refused(&(urls("[\"http://c.de\", \"unix:/a.sock\"]") + tls), "upstreams[0].tls", "none of the urls is https");
+    ok(&(urls("[\"http://c.de\", \"https://d.de\"]") + tls));
     assert!(check_text("[[upstreams]]\nurls = [\"http://c.de\"]", &[]).is_ok());
-    refused(&second("").replace("http://b.de", "h2c://b.de"), "upstreams[0].url", "not built yet");
+    let plain = ok(&second("").replace("http://b.de", "h2c://b.de:50051"));
+    assert_eq!(plain.config.upstreams[0].urls, [UpstreamUrl::H2c { host: "b.de".to_owned(), port: 50051 }]);
+    refused(&second("tls = { server_name = \"x\" }").replace("http://b.de", "h2c://b.de"), "upstreams[0].tls", "has no effect");
+    refused(&second("").replace("http://b.de", "h2://b.de"), "upstreams[0].url", "h2c://");
     refused(&second("").replace("http://b.de", "http://u:hunter2@b.de"), "upstreams[0].url", "a user or a password");
     refused(&second("health = { path = \"/h\", interval = \"10ms\" }"), "upstreams[0].health.interval", "out of range");
     let probed = ok(&second("health = { path = \"/h\", interval = \"10s\" }"));
     assert_eq!(probed.config.upstreams[0].health_interval, Some(Duration::from_secs(10)));
     assert_eq!(ok(&second("health = { path = \"/h?x=1\" }")).config.upstreams[0].health_path.as_deref(), Some("/h?x=1"));
     refused(&second("health = { path = \"h\" }"), "upstreams[0].health.path", "is not a path");
-    refused(&second("tls = { insecure = true }"), "upstreams[0].tls", "url is not https");
+    refused(&second("tls = { insecure = true }"), "upstreams[0].tls", "is https");
     let https = second("tls = { insecure = true }").replace("http:", "https:");
     assert_eq!(ok(&https).dangers, ["upstreams[0].tls.insecure = true: any certificate is taken for the upstream's"]);
     refused(&https.replace("true", "true, server_name = \"x.de\""), "upstreams[0].tls.insecure", "keep one or the other");
@@ -525,6 +535,52 @@ fn listeners_that_others_can_reach_speak_tls() {
     assert_eq!(more.certificates.len(), 2);
     assert_eq!(more.certificates[1], CertificateFiles { cert: "c".into(), key: "d".into() });
     assert_eq!(ok("[admin]\nlisten = \"\"").config.admin.listen, None);
+}
+
+#[test]
+fn tls_takes_acme_client_certificates_and_a_redirect() {
+    let tls = |text: &str| ok(&format!("[server]\npublic_url = \"https://a.de\"\n[server.tls]\n{text}")).config.server.tls.unwrap();
+    let files = "cert = \"c\"\nkey = \"k\"\n";
+    let acme = tls("acme = { domains = [\"A.de\"] }");
+    assert!(acme.certificates.is_empty());
+    let acme = acme.acme.unwrap();
+    assert_eq!((acme.domains, acme.cache, acme.contact, acme.directory_ca), (vec!["a.de".to_owned()], "acme".into(), None, None));
+    assert_eq!(acme.directory.as_str(), "https://acme-v02.api.letsencrypt.org/directory");
+    assert_eq!(tls(&format!("{files}acme = {{ domains = [\"a.de\"], contact = \"mailto:a@b.de\" }}")).certificates.len(), 1);
+    for (acme, key) in [
+        ("{}", "server.tls.acme.domains"),
+        ("{ domains = [\"*.a.de\"] }", "server.tls.acme.domains[0]"),
+        ("{ domains = [\"192.0.2.1\"] }", "server.tls.acme.domains[0]"),
+        ("{ domains = [\"a.de\"], contact = \"ops@a.de\" }", "server.tls.acme.contact"),
+        ("{ domains = [\"a.de\"], directory = \"http://ca.de/\" }", "server.tls.acme.directory"),
+    ] {
+        refused(&format!("[server.tls]\nacme = {acme}"), key, "");
+    }
+
+    assert!(tls(&format!("{files}client_ca = \"ca\"")).client.unwrap().required);
+    assert!(!tls(&format!("{files}client_ca = \"ca\"\nclient_cert = \"optional\"")).client.unwrap().required);
+    refused(&format!("[server.tls]\n{files}client_cert = \"required\""), "server.tls.client_cert", "without client_ca");
+    refused(&format!("[server.tls]\n{files}client_ca = \"c\"\nclient_cert = \"no\""), "server.tls.client_cert", "is unknown");
+
+    let redirect = format!("[server.tls]\n{files}http_redirect = \"0.0.0.0:80\"");
+    assert_eq!(tls(&redirect.replace("[server.tls]\n", "")).http_redirect, Some("0.0.0.0:80".parse().unwrap()));
+    let listen = "[server]\nallowed_hosts = [\"a.de\"]\nlisten = [\"0.0.0.0:80\"]\n";
+    refused(&format!("{listen}{redirect}"), "server.tls.http_redirect", "taken by server.listen");
+    refused(
+        &format!("[server]\nallowed_hosts = [\"a.de\"]\n{}", redirect.replace("0.0.0.0:80", "80")),
+        "server.tls.http_redirect",
+        "not an address",
+    );
+    let admin = "[admin]\nlisten = \"127.0.0.1:80\"\n[server]\nallowed_hosts = [\"a.de\"]\n";
+    refused(&format!("{admin}{redirect}"), "admin.listen", "taken by server.tls.http_redirect");
+}
+
+#[test]
+fn hsts_is_a_duration_or_off() {
+    assert_eq!(ok("").config.server.hsts, Some(Duration::from_hours(365 * 24)));
+    assert_eq!(ok("[server]\nhsts = \"\"").config.server.hsts, None);
+    assert_eq!(ok("[server]\nhsts = \"30d\"").config.server.hsts, Some(Duration::from_hours(30 * 24)));
+    refused("[server]\nhsts = \"1h\"", "server.hsts", "out of range");
 }
 
 #[test]
@@ -687,12 +743,16 @@ fn sessions_tokens_and_limits() {
 }
 
 #[test]
+fn proxy_lines_need_somebody_to_believe() {
+    refused("[server]\nproxy_protocol = true", "server.proxy_protocol", "trusted_proxies is empty");
+    assert!(ok("[server]\nproxy_protocol = true\ntrusted_proxies = [\"10.0.0.1\"]").config.server.proxy_protocol);
+    assert!(ok("[server]\nproxy_protocol = true\nlisten = [\"unix:/run/a.sock\"]").config.server.proxy_protocol);
+    assert!(!ok("").config.server.proxy_protocol);
+}
+
+#[test]
 fn what_is_not_built_is_refused_unless_it_is_the_default() {
     for (text, key) in [
-        ("[server]\nproxy_protocol = true", "server.proxy_protocol"),
-        ("[server.tls]\ncert = \"a\"\nkey = \"b\"\nacme = { domains = [\"a.de\"] }", "server.tls.acme"),
-        ("[server.tls]\ncert = \"a\"\nkey = \"b\"\nclient_ca = \"c\"", "server.tls.client_ca"),
-        ("[server.tls]\ncert = \"a\"\nkey = \"b\"\nhttp_redirect = \"0.0.0.0:80\"", "server.tls.http_redirect"),
         ("[storage]\nbackend = \"postgres\"", "storage.backend"),
         ("[storage]\nurl = \"postgres://x\"", "storage.url"),
         ("[storage]\nurl_file = \"x\"", "storage.url_file"),

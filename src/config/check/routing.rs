@@ -58,10 +58,7 @@ fn same_route(a: &Upstream, b: &Upstream) -> bool {
 fn upstream(c: &mut Checker<'_>, raw: &raw::Upstream, key: &str, server: &Server) -> Upstream {
     let at = |name: &str| format!("{key}.{name}");
     let default = Upstream::new("app", UpstreamUrl::Unix("/".into()));
-    let url = upstream_url(c, raw, key);
-    if url.as_ref().is_some_and(|url| server.listen.iter().any(|listen| is_same(url, listen))) {
-        c.fail(&at("url"), "is an address of server.listen, so that requests would go round in circles; name the application's own");
-    }
+    let urls = upstream_urls(c, raw, key, server);
     let path =
         c.text(&at("path"), raw.path.as_ref(), "/", |path| if path == "/" { Ok("/".to_owned()) } else { text::prefix(path, PATH_EXTRA) });
     if is_within(&path, &server.prefix) {
@@ -79,8 +76,8 @@ fn upstream(c: &mut Checker<'_>, raw: &raw::Upstream, key: &str, server: &Server
             let fits = (1..=64).contains(&name.len()) && name.bytes().all(plain) && name != "." && name != "..";
             if fits { Ok(name.to_owned()) } else { Err(format!("{name:?} must be 1 to 64 letters, digits, -, _ and .")) }
         }),
-        tls: upstream_tls(c, raw.tls.as_ref(), &at("tls"), url.as_ref()),
-        url: url.unwrap_or(default.url),
+        tls: upstream_tls(c, raw.tls.as_ref(), &at("tls"), &urls),
+        urls: if urls.is_empty() { default.urls } else { urls },
         host: c.optional(&at("host"), raw.host.as_ref(), |host| text::host(host, true)),
         path,
         strip_path,
@@ -111,38 +108,49 @@ fn upstream(c: &mut Checker<'_>, raw: &raw::Upstream, key: &str, server: &Server
 /// Whether the upstream would be nullpass itself.
 fn is_same(url: &UpstreamUrl, listen: &Listen) -> bool {
     match (url, listen) {
-        (UpstreamUrl::Unix(path), Listen::Unix(other)) => path == other,
-        (UpstreamUrl::Tcp { host, port, .. }, Listen::Tcp(listen)) => {
+        (UpstreamUrl::Unix(path) | UpstreamUrl::UnixH2c(path), Listen::Unix(other)) => path == other,
+        (UpstreamUrl::Tcp { host, port, .. } | UpstreamUrl::H2c { host, port }, Listen::Tcp(listen)) => {
             let host = if host == "localhost" { "127.0.0.1" } else { host.as_str() };
             host.parse::<IpAddr>().is_ok_and(|ip| clash(SocketAddr::new(ip, *port), *listen))
         }
-        (UpstreamUrl::Unix(_), Listen::Tcp(_)) | (UpstreamUrl::Tcp { .. }, Listen::Unix(_)) => false,
+        (UpstreamUrl::Unix(_) | UpstreamUrl::UnixH2c(_), Listen::Tcp(_))
+        | (UpstreamUrl::Tcp { .. } | UpstreamUrl::H2c { .. }, Listen::Unix(_)) => false,
     }
 }
 
-/// `None`: it is missing or wrong, and that has been reported.
-fn upstream_url(c: &mut Checker<'_>, raw: &raw::Upstream, key: &str) -> Option<UpstreamUrl> {
+/// Where it listens; empty: nothing right was said, and that has been reported.
+fn upstream_urls(c: &mut Checker<'_>, raw: &raw::Upstream, key: &str, server: &Server) -> Vec<UpstreamUrl> {
     let (url_key, urls_key) = (format!("{key}.url"), format!("{key}.urls"));
-    let (at, given) = match (&raw.url, raw.urls.as_deref()) {
-        (Some(url), None) => (url_key, url),
+    let given: Vec<(String, &String)> = match (&raw.url, &raw.urls) {
+        (Some(url), None) => vec![(url_key, url)],
         (Some(_), Some(_)) => {
-            c.fail(&urls_key, "is given beside url; keep url");
-            return None;
+            c.fail(&urls_key, "is given beside url; keep one of them");
+            return Vec::new();
         }
-        (None, Some([one])) => (format!("{urls_key}[0]"), one),
-        (None, Some([]) | None) => {
+        (None, Some(urls)) => urls.iter().enumerate().map(|(index, url)| (format!("{urls_key}[{index}]"), url)).collect(),
+        (None, None) => {
             c.fail(&url_key, "is missing; say where the application listens, such as \"http://127.0.0.1:3000\"");
-            return None;
-        }
-        (None, Some(_)) => {
-            c.fail(&urls_key, "more than one is not built yet in this release; keep one as url");
-            return None;
+            return Vec::new();
         }
     };
-    c.parsed(&at, Some(given), None, |text| text::upstream_url(text).map(Some))
+    if given.is_empty() {
+        c.fail(&urls_key, "is empty; name at least one, such as \"http://127.0.0.1:3000\"");
+    }
+    let mut urls = Vec::new();
+    for (at, text) in given {
+        let Some(url) = c.parsed(&at, Some(text), None, |text| text::upstream_url(text).map(Some)) else { continue };
+        if server.listen.iter().any(|listen| is_same(&url, listen)) {
+            c.fail(&at, "is an address of server.listen, so that requests would go round in circles; name the application's own");
+        }
+        if urls.contains(&url) {
+            c.fail(&at, "is named twice; each address gets its share, so name it once");
+        }
+        urls.push(url);
+    }
+    urls
 }
 
-fn upstream_tls(c: &mut Checker<'_>, raw: Option<&raw::UpstreamTls>, key: &str, url: Option<&UpstreamUrl>) -> UpstreamTls {
+fn upstream_tls(c: &mut Checker<'_>, raw: Option<&raw::UpstreamTls>, key: &str, urls: &[UpstreamUrl]) -> UpstreamTls {
     let at = |name: &str| format!("{key}.{name}");
     let Some(raw) = raw else { return UpstreamTls::default() };
     let given = |path: &Option<String>| path.as_ref().is_some_and(|path| !path.is_empty());
@@ -153,8 +161,8 @@ fn upstream_tls(c: &mut Checker<'_>, raw: Option<&raw::UpstreamTls>, key: &str, 
         server_name: c.optional(&at("server_name"), raw.server_name.as_ref(), |name| text::host(name, false)),
         insecure,
     };
-    if tls != UpstreamTls::default() && matches!(url, Some(UpstreamUrl::Tcp { tls: false, .. } | UpstreamUrl::Unix(_))) {
-        c.fail(key, "has no effect, since the url is not https; write https:// or leave tls out");
+    if tls != UpstreamTls::default() && !urls.is_empty() && !urls.iter().any(UpstreamUrl::is_tls) {
+        c.fail(key, "has no effect, since none of the urls is https; write https:// or leave tls out");
     }
     if insecure && (tls.ca.is_some() || tls.server_name.is_some()) {
         c.fail(&at("insecure"), "makes ca and server_name void, since any certificate is taken; keep one or the other");

@@ -7,11 +7,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::super::units::LONGEST;
-use super::super::{Admin, CertificateFiles, Http2, Listen, Server, ServerTls, raw};
-use super::{Checker, text};
+use super::super::{Acme, Admin, CertificateFiles, ClientCertificates, Http2, Listen, Server, ServerTls, raw};
+use super::{Checker, Choice, text};
 
 const MILLI: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_hours(1);
+
+/// Where certificates come from when `acme` names no other directory.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// `[server]`.
 pub(super) fn server(c: &mut Checker<'_>, raw: &raw::Server) -> Server {
@@ -24,6 +27,7 @@ pub(super) fn server(c: &mut Checker<'_>, raw: &raw::Server) -> Server {
         prefix: c.text("server.prefix", raw.prefix.as_ref(), &default.prefix, |prefix| text::prefix(prefix, "")),
         workers: c.integer("server.workers", raw.workers, default.workers, 0..=1024),
         trusted_proxies: c.each("server.trusted_proxies", raw.trusted_proxies.as_ref(), trusted),
+        proxy_protocol: raw.proxy_protocol.unwrap_or(default.proxy_protocol),
         max_header_size: usize::try_from(size).unwrap_or(default.max_header_size),
         header_timeout: c.duration("server.header_timeout", raw.header_timeout.as_ref(), default.header_timeout, MILLI..=HOUR),
         idle_timeout: c.duration("server.idle_timeout", raw.idle_timeout.as_ref(), default.idle_timeout, MILLI..=24 * HOUR),
@@ -35,8 +39,17 @@ pub(super) fn server(c: &mut Checker<'_>, raw: &raw::Server) -> Server {
         http2: http2(c, raw.http2.as_ref()),
         tls: raw.tls.as_ref().and_then(|tls| server_tls(c, tls)),
         danger_plain_http: raw.danger_plain_http.unwrap_or(default.danger_plain_http),
+        hsts: hsts(c, raw.hsts.as_ref(), default.hsts),
     };
     exposure(c, raw, &server, &listen);
+    redirect(c, &server);
+    let tcp = listen.iter().any(|(_, address)| matches!(address, Listen::Tcp(_)));
+    if server.proxy_protocol && server.trusted_proxies.is_empty() && tcp && c.sound(&["server.trusted_proxies"]) {
+        c.fail(
+            "server.proxy_protocol",
+            "is true, but server.trusted_proxies is empty, so that nobody's PROXY line would be believed; name the proxy's address there",
+        );
+    }
     server
 }
 
@@ -112,12 +125,77 @@ fn http2(c: &mut Checker<'_>, raw: Option<&raw::Http2>) -> Http2 {
     }
 }
 
+/// `""` turns it off; anything below a day would be forgotten before it helps.
+fn hsts(c: &mut Checker<'_>, raw: Option<&String>, default: Option<Duration>) -> Option<Duration> {
+    match raw {
+        None => default,
+        Some(_) => c.optional_duration("server.hsts", raw, 24 * HOUR..=LONGEST),
+    }
+}
+
 fn server_tls(c: &mut Checker<'_>, raw: &raw::ServerTls) -> Option<ServerTls> {
-    let mut certificates: Vec<_> = certificate(c, "server.tls", raw.cert.as_ref(), raw.key.as_ref()).into_iter().collect();
+    let acme = raw.acme.as_ref().and_then(|raw| acme(c, raw));
+    // With ACME alone no file is needed.
+    let pair = raw.acme.is_none() || raw.cert.is_some() || raw.key.is_some();
+    let first = if pair { certificate(c, "server.tls", raw.cert.as_ref(), raw.key.as_ref()) } else { None };
+    let mut certificates: Vec<_> = first.into_iter().collect();
     for (index, more) in raw.more.iter().flatten().enumerate() {
         certificates.extend(certificate(c, &format!("server.tls.more[{index}]"), more.cert.as_ref(), more.key.as_ref()));
     }
-    (!certificates.is_empty()).then_some(ServerTls { certificates })
+    let tls = ServerTls {
+        client: client_certificates(c, raw),
+        http_redirect: c.optional("server.tls.http_redirect", raw.http_redirect.as_ref(), |text| {
+            text.parse::<SocketAddr>().map_err(|_| format!("{text:?} is not an address; write it like \"0.0.0.0:80\""))
+        }),
+        certificates,
+        acme,
+    };
+    (!tls.certificates.is_empty() || tls.acme.is_some()).then_some(tls)
+}
+
+fn client_certificates(c: &mut Checker<'_>, raw: &raw::ServerTls) -> Option<ClientCertificates> {
+    let required = [("required", Choice::Is(true)), ("optional", Choice::Is(false))];
+    let required = c.choice("server.tls.client_cert", raw.client_cert.as_ref(), true, &required);
+    let ca = c.file("server.tls.client_ca", raw.client_ca.as_ref());
+    if ca.is_none() && raw.client_cert.is_some() {
+        c.fail("server.tls.client_cert", "has no effect without client_ca; name the authority of the client certificates");
+    }
+    Some(ClientCertificates { ca: ca?, required })
+}
+
+fn acme(c: &mut Checker<'_>, raw: &raw::Acme) -> Option<Acme> {
+    let domains = c.each("server.tls.acme.domains", raw.domains.as_ref(), |domain| {
+        let domain = text::host(domain, false)?;
+        // TLS-ALPN-01 proves neither wildcards (RFC 8737, section 3) nor, with the usual authorities, addresses.
+        if domain.starts_with('[') || domain.parse::<IpAddr>().is_ok() {
+            Err(format!("{domain:?} is an address, not a name"))
+        } else {
+            Ok(domain)
+        }
+    });
+    if raw.domains.as_ref().is_none_or(Vec::is_empty) {
+        c.fail("server.tls.acme.domains", "is missing; name at least one domain that leads here");
+    }
+    let contact = c.optional("server.tls.acme.contact", raw.contact.as_ref(), |text| {
+        let address = text.strip_prefix("mailto:").filter(|address| address.contains('@') && !address.contains(char::is_whitespace));
+        address.map(|_| text.to_owned()).ok_or_else(|| format!("{text:?} is not a contact; write it like \"mailto:ops@example.com\""))
+    });
+    let directory = c.optional("server.tls.acme.directory", raw.directory.as_ref(), |text| {
+        let url = url::Url::parse(text).ok().filter(|url| url.scheme() == "https" && url.has_host());
+        url.ok_or_else(|| format!("{text:?} is not an https URL such as {LETS_ENCRYPT:?}"))
+    });
+    let cache = c.text("server.tls.acme.cache", raw.cache.as_ref(), "acme", text::path).into();
+    let directory_ca = c.file("server.tls.acme.directory_ca", raw.directory_ca.as_ref());
+    let directory = directory.or_else(|| url::Url::parse(LETS_ENCRYPT).ok())?;
+    (!domains.is_empty()).then_some(Acme { domains, contact, cache, directory, directory_ca })
+}
+
+/// Whether the plain listener has its port to itself.
+fn redirect(c: &mut Checker<'_>, server: &Server) {
+    let Some(address) = server.tls.as_ref().and_then(|tls| tls.http_redirect) else { return };
+    if server.listen.iter().any(|other| matches!(other, Listen::Tcp(other) if clash(*other, address))) {
+        c.fail("server.tls.http_redirect", format!("{address} is taken by server.listen; give it a port of its own"));
+    }
 }
 
 /// A pair of `cert` and `key`, both of which are needed.
@@ -153,6 +231,11 @@ pub(super) fn admin(c: &mut Checker<'_>, raw: &raw::Admin, server: &Server) -> A
         && server.listen.iter().any(|other| matches!(other, Listen::Tcp(other) if clash(*other, address)))
     {
         c.fail("admin.listen", format!("{address} is taken by server.listen; give it a port of its own"));
+    }
+    if let Some(address) = listen
+        && server.tls.as_ref().and_then(|tls| tls.http_redirect).is_some_and(|other| clash(other, address))
+    {
+        c.fail("admin.listen", format!("{address} is taken by server.tls.http_redirect; give it a port of its own"));
     }
     Admin { listen, socket: PathBuf::from(c.text("admin.socket", raw.socket.as_ref(), "admin.sock", text::path)) }
 }

@@ -130,24 +130,30 @@ pub(super) fn prefix(text: &str, extra: &str) -> Result<String, String> {
     }
 }
 
-/// `http://host[:port]`, `https://host[:port]` or `unix:/path`.
+/// `http://host[:port]`, `https://host[:port]`, `h2c://host[:port]`, `unix:/path` or `unix+h2c:/path`.
 pub(super) fn upstream_url(text: &str) -> Result<UpstreamUrl, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_path(path).map(UpstreamUrl::Unix);
     }
-    if text.starts_with("h2c:") {
-        return Err("h2c:// is not built yet in this release; accepted: http://, https:// and unix:/path".to_owned());
+    if let Some(path) = text.strip_prefix("unix+h2c:") {
+        return unix_path(path).map(UpstreamUrl::UnixH2c);
     }
+    // `url` reads hosts as the web does (IDNA, IPv4 in every form) only under the schemes that it knows.
+    let as_http = text.strip_prefix("h2c://").map(|rest| format!("http://{rest}"));
     // The text is not repeated from here on: it may hold a password.
-    let url = url::Url::parse(text).map_err(|_| "is not a URL; write it like \"http://127.0.0.1:3000\"".to_owned())?;
+    let url = url::Url::parse(as_http.as_deref().unwrap_or(text))
+        .map_err(|_| "is not a URL; write it like \"http://127.0.0.1:3000\"".to_owned())?;
     let tls = match url.scheme() {
         "http" => false,
         "https" => true,
-        other => return Err(format!("the scheme {other:?} is unknown; accepted: http://, https:// and unix:/path")),
+        other => {
+            return Err(format!("the scheme {other:?} is unknown; accepted: http://, https://, h2c://, unix:/path and unix+h2c:/path"));
+        }
     };
     bare(&url, "the request's own path and query are forwarded")?;
     let host = url.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned());
     match (host, url.port_or_known_default()) {
+        (Some(host), Some(port)) if port != 0 && as_http.is_some() => Ok(UpstreamUrl::H2c { host, port }),
         (Some(host), Some(port)) if port != 0 => Ok(UpstreamUrl::Tcp { tls, host, port }),
         (_, _) => Err("needs a host and a port other than 0".to_owned()),
     }
@@ -234,7 +240,12 @@ mod tests {
             let message = upstream_url(bad).unwrap_err();
             assert!(!message.contains("hunter2"), "{message}");
         }
-        assert!(upstream_url("h2c://a:1").unwrap_err().contains("not built yet"));
+        assert_eq!(upstream_url("h2c://A.example:1"), Ok(UpstreamUrl::H2c { host: "a.example".to_owned(), port: 1 }));
+        assert_eq!(upstream_url("h2c://[::1]"), Ok(UpstreamUrl::H2c { host: "::1".to_owned(), port: 80 }));
+        assert_eq!(upstream_url("unix+h2c:/a.sock"), Ok(UpstreamUrl::UnixH2c("/a.sock".into())));
+        for wrong in ["h2c:a:1", "h2c://", "h2c://a:0", "h2c://a/b", "h2c://u:p@a", "unix+h2c:a.sock", "h2://a"] {
+            assert!(upstream_url(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
