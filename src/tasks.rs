@@ -5,12 +5,14 @@ use std::future::Future;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// A group of tasks with one stop signal. Clones share the group.
+/// A group of tasks with one stop signal, and a last one for those that may go on for a while. Clones share the group.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    cut: CancellationToken,
 }
 
 impl Tasks {
@@ -51,6 +53,22 @@ impl Tasks {
     /// Resolves when [`Tasks::stop`] is called.
     pub fn stopped(&self) -> WaitForCancellationFutureOwned {
         self.stop.clone().cancelled_owned()
+    }
+
+    /// Tells those that were still let go on that it is over.
+    pub fn cut(&self) {
+        self.stop.cancel();
+        self.cut.cancel();
+    }
+
+    /// Resolves when [`Tasks::cut`] is called.
+    pub fn cut_off(&self) -> WaitForCancellationFutureOwned {
+        self.cut.clone().cancelled_owned()
+    }
+
+    /// Counts as a task until it is dropped: for what is on its way to become one.
+    pub fn token(&self) -> TaskTrackerToken {
+        self.tracker.token()
     }
 
     /// How many tasks have not ended.

@@ -37,6 +37,13 @@ macro_rules! record_id {
             }
         }
 
+        impl $name {
+            /// Appends the text that `Display` shows.
+            pub fn push_to(&self, text: &mut String) {
+                text.push_str(self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(&self.0, f)

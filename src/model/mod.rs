@@ -8,6 +8,7 @@ mod identity;
 mod lock;
 mod secret;
 mod session;
+pub mod text;
 mod user;
 
 pub use api_token::{ApiToken, TokenName, TokenScope};

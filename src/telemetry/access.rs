@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::config::{Log, LogFormat};
 use crate::model::UserId;
+use crate::model::text::{push_address, push_number};
 
 /// What waits to be written at most; lines beyond it are dropped and counted.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
@@ -143,22 +144,38 @@ impl Shared {
 }
 
 fn write_text(text: &mut String, line: &Line<'_>) {
-    let _infallible = match line.client {
-        Some(client) => write!(text, "{} {client} \"{} ", line.at, line.method),
-        None => write!(text, "{} - \"{} ", line.at, line.method),
-    };
+    line.at.push_to(text);
+    text.push(' ');
+    match line.client {
+        Some(client) => push_address(text, client),
+        None => text.push('-'),
+    }
+    text.push_str(" \"");
+    text.push_str(line.method);
+    text.push(' ');
     push_escaped(text, line.path);
-    let _infallible = write!(text, "\" {} {}B {}", line.status, line.bytes, Tenths(line.duration));
+    text.push_str("\" ");
+    push_number(text, line.status.into());
+    text.push(' ');
+    push_number(text, line.bytes);
+    text.push_str("B ");
+    push_tenths(text, line.duration);
     if let Some(upstream) = line.upstream {
-        let _infallible = write!(text, " upstream={upstream}");
+        text.push_str(" upstream=");
+        text.push_str(upstream);
     }
     if let Some(time) = line.upstream_time {
-        let _infallible = write!(text, " upstream_time={}", Tenths(time));
+        text.push_str(" upstream_time=");
+        push_tenths(text, time);
     }
     if let Some(user) = line.user {
-        let _infallible = write!(text, " user={user}");
+        text.push_str(" user=");
+        user.push_to(text);
     }
-    let _infallible = write!(text, " decision={} id={}", line.decision, line.request_id);
+    text.push_str(" decision=");
+    text.push_str(line.decision);
+    text.push_str(" id=");
+    text.push_str(line.request_id);
 }
 
 fn write_json(text: &mut String, line: &Line<'_>) {
@@ -182,19 +199,18 @@ fn write_json(text: &mut String, line: &Line<'_>) {
 }
 
 /// Milliseconds to a tenth. In whole numbers: to write a fraction takes as long as the rest of a line.
-struct Tenths(Duration);
-
-impl std::fmt::Display for Tenths {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let tenths = (self.0.as_micros() + 50) / 100;
-        let tenths = u64::try_from(tenths).unwrap_or(u64::MAX);
-        write!(f, "{}.{}ms", tenths / 10, tenths % 10)
-    }
+fn push_tenths(text: &mut String, time: Duration) {
+    let tenths = u64::try_from((time.as_micros() + 50) / 100).unwrap_or(u64::MAX);
+    push_number(text, tenths / 10);
+    text.push('.');
+    push_number(text, tenths % 10);
+    text.push_str("ms");
 }
 
 /// Control bytes, quotes and backslashes can't end the field they stand in.
 fn push_escaped(text: &mut String, value: &str) {
-    if !value.contains(|c: char| c.is_control() || matches!(c, '"' | '\\')) {
+    // Nearly every path is printable ASCII.
+    if value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\') {
         text.push_str(value);
         return;
     }
@@ -237,9 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn a_text_line_says_it_all_in_order() {
+        let mut text = String::new();
+        let user = UserId::from_bytes([7; 16]);
+        let full = Line {
+            client: Some(IpAddr::from([192, 0, 2, 1])),
+            upstream_time: Some(Duration::from_millis(1)),
+            user: Some(user),
+            ..line("/a/b")
+        };
+        write_text(&mut text, &full);
+        let expected = format!(
+            "1970-01-01T00:00:00.000Z 192.0.2.1 \"GET /a/b\" 200 3B 1.5ms upstream=app upstream_time=1.0ms user={user} decision=allow id=r1"
+        );
+        assert_eq!(text, expected);
+        text.clear();
+        write_text(&mut text, &line("/"));
+        assert_eq!(text, "1970-01-01T00:00:00.000Z - \"GET /\" 200 3B 1.5ms upstream=app decision=allow id=r1");
+    }
+
+    #[test]
     fn times_are_rounded_to_a_tenth() {
         for (micros, shown) in [(0, "0.0ms"), (49, "0.0ms"), (50, "0.1ms"), (1449, "1.4ms"), (1450, "1.5ms"), (59_999_960, "60000.0ms")] {
-            assert_eq!(Tenths(Duration::from_micros(micros)).to_string(), shown, "{micros}");
+            let mut text = String::new();
+            push_tenths(&mut text, Duration::from_micros(micros));
+            assert_eq!(text, shown, "{micros}");
         }
     }
 

@@ -54,6 +54,59 @@ impl Decided {
     }
 }
 
+/// A limit of connections that was met.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Limit {
+    /// `server.max_connections`: a connection had to wait in the kernel's queue.
+    Connections,
+    /// `server.header_timeout`: a head, a TLS handshake or a PROXY line took too long.
+    HeaderTimeout,
+    /// `server.idle_timeout`.
+    IdleTimeout,
+    /// `server.max_header_size` or `server.max_headers`: answered with 431, or 414 for a target alone.
+    Header,
+    /// `limits.max_body`: answered with 413.
+    Body,
+    /// `server.http2.max_resets`.
+    Http2Resets,
+    /// What HTTP/2 takes of pings, settings, continuations and the like.
+    Http2Flood,
+    /// A PROXY line that was missing or wrong.
+    ProxyLine,
+}
+
+impl Limit {
+    const ALL: [Self; 8] = [
+        Self::Connections,
+        Self::HeaderTimeout,
+        Self::IdleTimeout,
+        Self::Header,
+        Self::Body,
+        Self::Http2Resets,
+        Self::Http2Flood,
+        Self::ProxyLine,
+    ];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::HeaderTimeout => "header_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Header => "header",
+            Self::Body => "body",
+            Self::Http2Resets => "http2_resets",
+            Self::Http2Flood => "http2_flood",
+            Self::ProxyLine => "proxy_line",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct RequestLabels {
     upstream: String,
@@ -125,8 +178,11 @@ pub struct Metrics {
     upstream_time: Histogram,
     read: Mutex<Vec<(Number, Read)>>,
     read_changing: Mutex<Vec<(Family<Named, Number>, ReadChanging)>>,
+    limited: Family<LimitLabels, Counter>,
     /// Connections from clients that are open.
     pub connections: Gauge,
+    /// Those of them that wait for a next request without a buffer.
+    pub resting: Gauge,
     /// Requests in flight.
     pub in_flight: Gauge,
 }
@@ -150,8 +206,14 @@ impl Metrics {
         registry.register("own_seconds", "Time a forwarded request spent in nullpass before it was sent on", own_time.clone());
         let upstream_time = Histogram::new(buckets(0.000_5));
         registry.register("upstream_seconds", "Time from sending a request on to the head of its answer", upstream_time.clone());
-        let (connections, in_flight) = (Gauge::default(), Gauge::default());
+        let limited = Family::<LimitLabels, Counter>::default();
+        registry.register("limited", "Connections and requests that met a limit", limited.clone());
+        for limit in Limit::ALL {
+            drop(limited.get_or_create(&LimitLabels { limit: limit.as_str() }));
+        }
+        let (connections, resting, in_flight) = (Gauge::default(), Gauge::default(), Gauge::default());
         registry.register("connections", "Open connections from clients", connections.clone());
+        registry.register("connections_resting", "Those that wait for a next request without a buffer", resting.clone());
         registry.register("requests_in_flight", "Requests in flight", in_flight.clone());
         Self {
             registry,
@@ -162,7 +224,9 @@ impl Metrics {
             upstream_time,
             read: Mutex::default(),
             read_changing: Mutex::default(),
+            limited,
             connections,
+            resting,
             in_flight,
         }
     }
@@ -204,6 +268,11 @@ impl Metrics {
     /// The counters of requests that were not forwarded.
     pub const fn not_forwarded(&self) -> &Requests {
         &self.not_forwarded
+    }
+
+    /// Counts a limit that was met.
+    pub fn limited(&self, limit: Limit) {
+        self.limited.get_or_create(&LimitLabels { limit: limit.as_str() }).inc();
     }
 
     /// Notes the two times of a forwarded request.
