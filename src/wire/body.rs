@@ -2,8 +2,11 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::Response;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -51,6 +54,9 @@ pub enum ReadError {
     /// The peer broke off or sent what is not HTTP.
     #[error("the body broke off")]
     Broken,
+    /// It did not arrive in time (408).
+    #[error("the body took too long")]
+    TooSlow,
 }
 
 impl Body {
@@ -68,6 +74,14 @@ impl Body {
     /// A body that streams.
     pub fn stream(body: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
         Self::Stream(Box::pin(body))
+    }
+}
+
+/// Makes the answer to a HEAD of what would be the answer to a GET: the length stays, the body does not (RFC 9110, section
+/// 9.3.2). Over HTTP/1.1 hyper leaves such a body out by itself; over HTTP/2 it would send it, which is a protocol error.
+pub fn keep_head_only(response: &mut Response<Body>) {
+    if let Body::Full(bytes) = std::mem::take(response.body_mut()) {
+        response.headers_mut().insert(CONTENT_LENGTH, bytes.len().into());
     }
 }
 
@@ -126,8 +140,13 @@ impl HttpBody for Body {
 }
 
 /// The whole of a request's body, if it has at most `limit` bytes. A declared length above the limit is refused
-/// before anything is read, so that a client that waits for `100 Continue` sends nothing. Trailers are dropped.
-pub async fn read_limited(mut body: Incoming, limit: usize) -> Result<Bytes, ReadError> {
+/// before anything is read, so that a client that waits for `100 Continue` sends nothing. Trailers are dropped. All of it
+/// must be there after `patience`: a client that sends a byte now and then would keep its connection for ever.
+pub async fn read_limited(body: Incoming, limit: usize, patience: Duration) -> Result<Bytes, ReadError> {
+    tokio::time::timeout(patience, read_all(body, limit)).await.unwrap_or(Err(ReadError::TooSlow))
+}
+
+async fn read_all(mut body: Incoming, limit: usize) -> Result<Bytes, ReadError> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > limit {
         return Err(ReadError::TooLarge);
@@ -166,6 +185,19 @@ mod tests {
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "abc");
         assert!(body.is_end_stream());
         assert!(body.frame().await.is_none());
+    }
+
+    #[test]
+    fn a_head_keeps_the_length_of_what_it_leaves_out() {
+        let mut whole = Response::new(Body::full("abc"));
+        keep_head_only(&mut whole);
+        assert_eq!(whole.headers().get(CONTENT_LENGTH).unwrap(), "3");
+        assert!(whole.body().is_end_stream());
+        // What an upstream said about itself stays as it is.
+        let mut passed = Response::new(Body::empty());
+        passed.headers_mut().insert(CONTENT_LENGTH, 5.into());
+        keep_head_only(&mut passed);
+        assert_eq!(passed.headers().get(CONTENT_LENGTH).unwrap(), "5");
     }
 
     #[test]

@@ -56,6 +56,13 @@ impl From<&config::Server> for Settings {
     }
 }
 
+impl Settings {
+    fn check_allowed(&self, host: &Host) -> Result<(), ContextError> {
+        let allowed = self.allowed_hosts.is_empty() || self.allowed_hosts.iter().any(|pattern| host.matches(pattern));
+        if allowed { Ok(()) } else { Err(ContextError::HostNotAllowed) }
+    }
+}
+
 /// What the connection says, which no header can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
@@ -97,6 +104,15 @@ impl Scheme {
         }
     }
 
+    /// What a proxy says of a request. Some say `ws` and `wss` of a WebSocket's handshake, which is an http request.
+    pub fn of_request(text: &str) -> Option<Self> {
+        match text {
+            "ws" => Some(Self::Http),
+            "wss" => Some(Self::Https),
+            text => Self::parse(text),
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         [Self::Http, Self::Https].into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme.as_str()))
     }
@@ -129,6 +145,16 @@ pub struct Context {
     /// Host and port as received: exactly what `host` and `port` were read from. What is forwarded as `Host` must be
     /// this and nothing else, or the upstream could serve another host than the rules were asked about (FWD-1).
     pub authority: String,
+}
+
+impl Context {
+    /// The same circumstances with the scheme and host of a request that a trusted proxy asks about. Refuses a host
+    /// that is none, and one that is not served here.
+    pub fn at(&self, scheme: Scheme, authority: &str, settings: &Settings) -> Result<Self, ContextError> {
+        let Authority { host, port, text } = Authority::parse(authority)?;
+        settings.check_allowed(&host)?;
+        Ok(Self { scheme, host, port, authority: text, ..self.clone() })
+    }
 }
 
 /// Why a request can't be read.
@@ -199,9 +225,7 @@ pub fn read(head: &Parts, conn: &ConnInfo, settings: &Settings, now: Timestamp) 
         (direct, requested)
     };
     let Authority { host, port, text } = authority;
-    if !settings.allowed_hosts.is_empty() && !settings.allowed_hosts.iter().any(|pattern| host.matches(pattern)) {
-        return Err(ContextError::HostNotAllowed);
-    }
+    settings.check_allowed(&host)?;
     Ok(Context {
         request_id: request_id(&head.headers, now),
         now,
@@ -263,15 +287,10 @@ fn forwarded_authority(headers: &HeaderMap) -> Result<Option<Authority>, Context
     Ok(sole(headers, &X_FORWARDED_HOST).and_then(|text| Authority::parse(text).ok()))
 }
 
-/// `X-Forwarded-Proto` of a trusted peer, if it is one scheme (requirement FWD-4). Some proxies say `ws` and `wss` of
-/// a WebSocket's handshake, which is an http request.
+/// `X-Forwarded-Proto` of a trusted peer, if it is one scheme (requirement FWD-4).
 fn forwarded_scheme(headers: &HeaderMap) -> Result<Option<Scheme>, ContextError> {
     check_ascii(headers, &X_FORWARDED_PROTO, "X-Forwarded-Proto")?;
-    Ok(sole(headers, &X_FORWARDED_PROTO).and_then(|text| match text {
-        "ws" => Some(Scheme::Http),
-        "wss" => Some(Scheme::Https),
-        text => Scheme::parse(text),
-    }))
+    Ok(sole(headers, &X_FORWARDED_PROTO).and_then(Scheme::of_request))
 }
 
 // HDR-4, ENV-1

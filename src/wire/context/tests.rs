@@ -13,6 +13,7 @@ pub(super) fn settings(public_url: &str, trusted: &[&str], allowed: &[&str]) -> 
         prefix: "/_auth".to_owned(),
         workers: 0,
         trusted_proxies: trusted.iter().map(|network| network.parse().unwrap()).collect(),
+        proxy_protocol: false,
         max_header_size: 0,
         header_timeout: std::time::Duration::ZERO,
         idle_timeout: std::time::Duration::ZERO,
@@ -24,6 +25,7 @@ pub(super) fn settings(public_url: &str, trusted: &[&str], allowed: &[&str]) -> 
         http2: config::Http2 { max_streams: 0, max_resets: 0 },
         tls: None,
         danger_plain_http: false,
+        hsts: None,
     })
 }
 

@@ -2,7 +2,7 @@
 //! spellings, and what ours hold. Plus the hop-by-hop fields of RFC 9110, section 7.6.1.
 //!
 //! A framework that follows CGI (RFC 3875, section 4.1.18) reads `X_Forwarded_User` and `X-Forwarded-User` as the same
-//! variable, so names are compared after [`fold`].
+//! variable, some servers `X~Forwarded!User` too, so names are compared after [`fold`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue};
 use crate::config::{Encoding, IdentityField, IdentityHeaders, Preset};
 use crate::model::{Group, Identity};
 
-/// The name as an upstream may read it: lower case, `_` and `.` as `-`.
+/// The name as an upstream may read it: lower case, and whatever is neither letter nor digit as `-`.
 pub fn fold(name: &str) -> Cow<'_, str> {
     if name.bytes().any(|byte| fold_byte(byte) != byte) {
         Cow::Owned(name.bytes().map(|byte| char::from(fold_byte(byte))).collect())
@@ -80,6 +80,11 @@ pub fn is_forwarding(name: &HeaderName) -> bool {
     }
 }
 
+/// Whether `name` makes some servers take another path than the request line's (`X-Rewrite-URL`), under any spelling.
+pub fn is_rewrite(name: &HeaderName) -> bool {
+    starts_folded(name.as_str().as_bytes(), b"x-rewrite-")
+}
+
 /// Whether `name` makes some frameworks take another method than the request line's, under any spelling.
 pub fn is_method_override(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
@@ -96,32 +101,32 @@ pub fn is_odd_spelling(name: &HeaderName) -> bool {
 /// `Connection` can't name away `Host`, the framing, or who asks and from where: an upstream that trusts us for those
 /// must get them (requirement HDR-3). Ours are set after this all the same.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(named) = named_in_connection(headers) {
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
+    // While `Connection` is there to name them.
+    for name in named_in_connection(headers) {
+        headers.remove(name);
     }
-    for name in HOP_BY_HOP {
+    // A walk over a dozen names is cheaper than eight look-ups, and most heads hold one of these or none.
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
         headers.remove(name);
     }
 }
 
-const HOP_BY_HOP: [HeaderName; 7] = [
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    http::header::PROXY_AUTHENTICATE,
-    http::header::PROXY_AUTHORIZATION,
-    http::header::TE,
-    http::header::TRANSFER_ENCODING,
-    http::header::UPGRADE,
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
-/// The fields that `Connection` names and may name; `None`: there is no `Connection`.
-fn named_in_connection(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
-    if !headers.contains_key(CONNECTION) {
-        return None;
-    }
+/// The fields that `Connection` names and may name.
+fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for token in list_members(headers, &CONNECTION) {
         // The two tokens that nearly every request has name nothing that is not removed anyway.
@@ -136,7 +141,7 @@ fn named_in_connection(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
             names.push(name);
         }
     }
-    Some(names)
+    names
 }
 
 /// The members of a comma-separated list field, over all its lines, without the space around them. A line that is not
@@ -295,10 +300,7 @@ fn encode(text: &str, encoding: Encoding) -> Option<HeaderValue> {
 }
 
 const fn fold_byte(byte: u8) -> u8 {
-    match byte {
-        b'_' | b'.' => b'-',
-        other => other.to_ascii_lowercase(),
-    }
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
 /// Whether `name`, folded, is `known`, which is folded already.

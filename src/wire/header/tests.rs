@@ -67,11 +67,13 @@ fn knows_identity_names_under_all_spellings() {
         "X_Proof",
         "x-nullpass-assertion",
         "X_NullPass_Anything",
+        "x~forwarded!user",
+        "X*Tenant",
     ] {
         assert!(names.is_identity_alias(&name(alias)), "{alias}");
     }
     for other in
-        ["host", "x-forwarded-for", "x-forwarded-use", "x-forwarded-users", "remote-addr", "cookie", "x-tenants", "x-nullpas", "x~tenant"]
+        ["host", "x-forwarded-for", "x-forwarded-use", "x-forwarded-users", "remote-addr", "cookie", "x-tenants", "x-nullpas", "xtenant"]
     {
         assert!(!names.is_identity_alias(&name(other)), "{other}");
     }
@@ -114,12 +116,46 @@ fn knows_forwarding_names_under_all_spellings() {
 proptest! {
     // HDR-1: the test by length and in place finds what folding and comparing finds.
     #[test]
-    fn is_identity_alias_agrees_with_fold(text in "[xXrR]([-_.]|[a-zA-Z]){3,24}|x[-_.]forwarded[-_.](user|email|groups)") {
+    fn is_identity_alias_agrees_with_fold(text in "[xXrR]([-_.~!]|[a-zA-Z]){3,24}|x[-_.*]forwarded[-_.|](user|email|groups)|x[-_+]nullpass[-.~]?[a-z-]{0,4}") {
         let names = IdentityNames::new(&config());
         let candidate = name(&text);
         let folded = fold(candidate.as_str());
         let known = names.by_length.iter().flatten().any(|known| known.as_ref() == folded.as_bytes()) || folded.starts_with("x-nullpass-");
         prop_assert_eq!(names.is_identity_alias(&candidate), known);
+    }
+
+    // HDR-1, FWD-5: the tests in place find what folding first and comparing texts finds.
+    #[test]
+    fn the_other_names_agree_with_fold(text in "[xXfFtT][-_.~]?(forwarded|original|rewrite|real|client|cluster|ue|orwarded|http|method)([-_.!](ip|for|url|method|client|override)){0,3}[-_.]?") {
+        let candidate = name(&text);
+        let folded: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        let whole = ["forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"];
+        let forwarding = whole.contains(&&*folded) || ["x-forwarded-", "x-original-", "x-rewrite-"].iter().any(|start| folded.starts_with(start));
+        prop_assert_eq!(is_forwarding(&candidate), forwarding);
+        prop_assert_eq!(is_method_override(&candidate), ["x-http-method", "x-http-method-override", "x-method-override"].contains(&&*folded));
+        prop_assert_eq!(is_odd_spelling(&candidate), candidate.as_str() != folded);
+        prop_assert_eq!(fold(&text), folded);
+    }
+
+    // HDR-3: one walk for all the fixed names leaves what removing each by its name leaves.
+    #[test]
+    fn hop_by_hop_fields_go_as_if_removed_one_by_one(
+        fields in prop::collection::vec(("Connection|connection|Keep-Alive|TE|upgrade|Transfer-Encoding|proxy-authorization|X-A|x-b|Host|X-Forwarded-For", "(close|keep-alive|X-A|x-b|Host|X-Forwarded-For|upgrade|,| ){0,4}"), 0..8),
+    ) {
+        let mut headers = HeaderMap::new();
+        for (field, value) in &fields {
+            headers.append(name(field), value.parse().unwrap());
+        }
+        let mut naive = headers.clone();
+        let named: Vec<String> = naive.get_all(CONNECTION).iter().flat_map(|line| line.to_str().unwrap().split(',')).map(|member| member.trim().to_ascii_lowercase()).collect();
+        for member in named.iter().filter(|member| ["x-a", "x-b", "upgrade", "keep-alive"].contains(&member.as_str())) {
+            naive.remove(member.as_str());
+        }
+        for fixed in ["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "transfer-encoding", "upgrade"] {
+            naive.remove(fixed);
+        }
+        strip_hop_by_hop(&mut headers);
+        prop_assert_eq!(headers, naive);
     }
 
     // A value that could end the field or the line is never sent; every other is what was asked for.
