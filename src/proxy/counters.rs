@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counters {
     upstreams: Vec<Arc<UpstreamCounters>>,
     /// Identity values that were not announced because they hold control characters, since the start.
-    pub dropped_values: AtomicU64,
+    pub dropped_values: Arc<AtomicU64>,
 }
 
 /// Counts of one upstream. The first three go up and down, the others only up.
@@ -24,11 +24,17 @@ pub struct UpstreamCounters {
     pub retries: AtomicU64,
     /// Requests that got no connection because all were in use.
     pub saturated: AtomicU64,
+    /// Endpoints that were taken out of service, by their requests or their probes.
+    pub ejections: AtomicU64,
+    /// Requests that came in.
+    pub requests: AtomicU64,
+    /// Tries that were safe but not made, because there had been too many.
+    pub retries_refused: AtomicU64,
 }
 
 impl Counters {
-    pub(super) fn new(upstreams: usize) -> Self {
-        Self { upstreams: std::iter::repeat_with(Arc::default).take(upstreams).collect(), dropped_values: AtomicU64::new(0) }
+    pub(super) fn new(upstreams: Vec<Arc<UpstreamCounters>>, dropped_values: Arc<AtomicU64>) -> Self {
+        Self { upstreams, dropped_values }
     }
 
     /// Those of each upstream, in the configuration's order.

@@ -11,12 +11,18 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio_rustls::TlsConnector;
 
 use super::SetupError;
+use super::connect::Purpose;
 use crate::config::{CertificateFiles, UpstreamTls};
+
+/// HTTP/2's name in ALPN (RFC 9113, section 3.2).
+pub(super) const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// TLS towards one upstream: how to verify it, who we are, and the name it must have.
 #[derive(Clone)]
 pub(super) struct Tls {
-    pub(super) connector: TlsConnector,
+    requests: TlsConnector,
+    upgrades: TlsConnector,
     pub(super) name: ServerName<'static>,
 }
 
@@ -41,10 +47,21 @@ impl Tls {
                 builder.with_client_auth_cert(chain, key).map_err(|error| wrong(error.to_string()))?
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+        let requests = TlsConnector::from(Arc::new(config.clone()));
+        config.alpn_protocols = vec![HTTP1.to_vec()];
+        let upgrades = TlsConnector::from(Arc::new(config));
         let name = settings.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(name.to_owned()).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
+        Ok(Self { requests, upgrades, name })
+    }
+
+    /// What to connect with: it decides which protocols are offered.
+    pub(super) const fn connector(&self, purpose: Purpose) -> &TlsConnector {
+        match purpose {
+            Purpose::Requests => &self.requests,
+            Purpose::Upgrade => &self.upgrades,
+        }
     }
 }
 
