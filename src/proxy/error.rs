@@ -22,8 +22,8 @@ pub enum Error {
     /// Nobody's: all connections are in use and the queue is full or did not move.
     #[error("all connections to the upstream are in use")]
     Saturated,
-    /// The upstream: its probes fail, so nothing is sent to it.
-    #[error("the upstream's probes fail")]
+    /// The upstream: all its endpoints are out of service, for their probes or requests failed; nothing is sent to it.
+    #[error("all endpoints of the upstream are out of service")]
     TakenOut,
     /// The client: its body is larger than `limits.max_body`.
     #[error("the request's body is too large")]
@@ -34,9 +34,12 @@ pub enum Error {
     /// The client: a method or a framing that can't be forwarded.
     #[error("the request can't be forwarded")]
     BadRequest,
-    /// The client: it went away, or its session ended, while it was sending.
+    /// The client: it went away while it was sending.
     #[error("the client went away")]
     ClientGone,
+    /// The client: its session ended while it was waiting or sending.
+    #[error("the session ended meanwhile")]
+    SessionEnded,
 }
 
 impl Error {
@@ -47,6 +50,7 @@ impl Error {
             Self::TooSlow => StatusCode::GATEWAY_TIMEOUT,
             Self::Saturated | Self::TakenOut => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SessionEnded => StatusCode::UNAUTHORIZED,
             Self::BadPrefix | Self::BadRequest | Self::ClientGone => StatusCode::BAD_REQUEST,
         }
     }

@@ -1,16 +1,27 @@
 //! Forwarding to upstreams. Knows who is asking as an [`Identity`], and nothing of how that was found out.
 //!
-//! A request's way: [`Proxy::route`] says where, `request` rewrites its head, `pool` gives a connection, `exchange`
-//! sends and waits for the answer's head, `response` rewrites that, and `download` or `upgrade` carry the rest.
+//! A request's way: [`Proxy::route`] says where, `request` rewrites its head, `choice` picks an endpoint, `pool` gives a
+//! connection to it, `exchange` sends and waits for the answer's head, `response` rewrites that, and `download` or `upgrade`
+//! carry the rest.
 
 mod alarm;
+mod attempt;
+mod budget;
+mod choice;
 mod connect;
 mod counters;
+mod cut;
 mod download;
+mod endpoint;
 mod error;
 mod exchange;
+mod health;
+mod http1;
+mod http2;
 mod pool;
+mod probe;
 mod request;
+mod resolve;
 mod response;
 mod route;
 mod stream;
@@ -18,16 +29,24 @@ mod tls;
 mod upgrade;
 mod upload;
 mod upstream;
+mod wait;
+mod watch;
 
+use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 pub use counters::{Counters, UpstreamCounters};
 pub use error::{Error, SetupError};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use http1::fuzzing::answer as fuzz_answer;
+pub use resolve::{Lookup, Resolver};
 
 use crate::config;
 use crate::model::{Group, Identity};
@@ -63,6 +82,7 @@ pub struct Proxy {
     max_body: Option<u64>,
     tasks: Tasks,
     counters: Arc<Counters>,
+    resolver: Resolver,
 }
 
 /// One worker thread's connections to the upstreams.
@@ -111,6 +131,8 @@ pub struct Forward<'a> {
     pub strip_method_override: bool,
     /// Cuts streams and upgrades off when it says so.
     pub ended: Option<Ended>,
+    /// Dropped when an upgrade has ended, or none came of it: over HTTP/2 its stream outlives the answer.
+    pub hold: Option<Box<dyn Any + Send>>,
     /// The prefix of our own routes, without a slash at its end.
     pub prefix: &'a str,
     /// Whether a cookie of that name is ours.
@@ -137,21 +159,76 @@ impl Proxy {
         max_body: Option<u64>,
         tasks: Tasks,
     ) -> Result<Arc<Self>, SetupError> {
-        let counters = Arc::new(Counters::new(upstreams.len()));
-        let made: Result<Vec<_>, SetupError> = upstreams
-            .iter()
-            .zip(counters.upstreams())
-            .map(|(config, counters)| Upstream::new(config, Arc::clone(counters)).map(Arc::new))
-            .collect();
-        Ok(Arc::new(Self {
-            upstreams: made?,
-            routes: Routes::new(upstreams),
+        Self::with_resolver(upstreams, identity, admin_group, max_body, tasks, Resolver::system())
+    }
+
+    /// [`Self::new`] with names looked up by `resolver`.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn with_resolver(
+        upstreams: &[config::Upstream],
+        identity: &config::IdentityHeaders,
+        admin_group: &Group,
+        max_body: Option<u64>,
+        tasks: Tasks,
+        resolver: Resolver,
+    ) -> Result<Arc<Self>, SetupError> {
+        let made = upstreams.iter().map(|config| Upstream::new(config, Arc::default(), &resolver).map(Arc::new));
+        let made = made.collect::<Result<Vec<_>, _>>()?;
+        let fields = IdentityFields::new(upstreams, identity, admin_group);
+        Ok(Arc::new(Self::of(made, upstreams, identity, fields, max_body, tasks, Arc::default(), resolver)))
+    }
+
+    /// A proxy for a new configuration, to take this one's place. What has not changed is shared with it: an upstream
+    /// whose settings (and certificate files) are the same goes on with its connections, limits and health; one that has
+    /// kept only its name goes on counting. Begin to [`watch`](Self::watch) it, and give it to the workers with
+    /// [`worker_like`](Self::worker_like). What this one has begun it finishes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`]; this one is unharmed then.
+    pub fn reloaded(
+        &self,
+        upstreams: &[config::Upstream],
+        identity: &config::IdentityHeaders,
+        admin_group: &Group,
+        max_body: Option<u64>,
+    ) -> Result<Arc<Self>, SetupError> {
+        let made = upstreams.iter().map(|config| match self.upstreams.iter().find(|old| old.name == config.name) {
+            Some(same) if same.is(config) => Ok(Arc::clone(same)),
+            Some(other) => Upstream::new(config, Arc::clone(&other.counters), &self.resolver).map(Arc::new),
+            None => Upstream::new(config, Arc::default(), &self.resolver).map(Arc::new),
+        });
+        let made = made.collect::<Result<Vec<_>, _>>()?;
+        let (tasks, dropped, resolver) = (self.tasks.clone(), Arc::clone(&self.counters.dropped_values), self.resolver.clone());
+        let fields = self.fields.reloaded(upstreams, identity, admin_group);
+        Ok(Arc::new(Self::of(made, upstreams, identity, fields, max_body, tasks, dropped, resolver)))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the two ways to make one meet here and nowhere else")]
+    fn of(
+        made: Vec<Arc<Upstream>>,
+        configs: &[config::Upstream],
+        identity: &config::IdentityHeaders,
+        fields: IdentityFields,
+        max_body: Option<u64>,
+        tasks: Tasks,
+        dropped_values: Arc<AtomicU64>,
+        resolver: Resolver,
+    ) -> Self {
+        let counters = made.iter().map(|upstream| Arc::clone(&upstream.counters)).collect();
+        Self {
+            upstreams: made,
+            routes: Routes::new(configs),
             names: IdentityNames::new(identity),
-            fields: IdentityFields::new(upstreams, identity, admin_group),
+            fields,
             max_body,
             tasks,
-            counters,
-        }))
+            counters: Arc::new(Counters::new(counters, dropped_values)),
+            resolver,
+        }
     }
 
     /// The upstream that serves `path` of `host`, both as the rules see them; `host` is lower case, without a port.
@@ -166,6 +243,16 @@ impl Proxy {
     pub fn worker(self: &Arc<Self>) -> Arc<Worker> {
         let pools = self.upstreams.iter().map(|upstream| Pool::new(upstream, &self.tasks)).collect();
         Arc::new(Worker { proxy: Arc::clone(self), pools })
+    }
+
+    /// The successor of `old` for the same thread, which may be a worker of the proxy that this one was
+    /// [`reloaded`](Self::reloaded) from: connections to upstreams that both have are kept.
+    pub fn worker_like(self: &Arc<Self>, old: &Worker) -> Arc<Worker> {
+        let pool = |upstream| {
+            let kept = old.pools.iter().find(|pool| Arc::ptr_eq(&pool.upstream, upstream));
+            kept.map_or_else(|| Pool::new(upstream, &self.tasks), Arc::clone)
+        };
+        Arc::new(Worker { proxy: Arc::clone(self), pools: self.upstreams.iter().map(pool).collect() })
     }
 
     /// The upstreams' names, in the configuration's order.
@@ -183,39 +270,35 @@ impl Proxy {
         &self.counters
     }
 
-    /// Starts probing the upstreams that ask for it (`health.interval`), until the tasks stop.
+    /// Starts probing the upstreams that ask for it (`health.interval`) and following the addresses of names, until the
+    /// tasks stop or an upstream is gone. An upstream that is watched already is left alone.
     pub fn watch(self: &Arc<Self>) {
         for upstream in &self.upstreams {
-            let Some(interval) = upstream.health_interval else { continue };
-            let (upstream, stopped) = (Arc::clone(upstream), self.tasks.stopped());
-            self.tasks.spawn(async move {
-                let mut stopped = std::pin::pin!(stopped);
-                loop {
-                    // Also after the probe: a probe that takes long does not make probes pile up.
-                    tokio::select! {
-                        () = stopped.as_mut() => return,
-                        () = tokio::time::sleep(interval) => {}
-                    }
-                    let answered = tokio::time::timeout(interval.max(upstream.connect_timeout), exchange::probe(&upstream)).await;
-                    upstream.probed(matches!(answered, Ok(Ok(status)) if !status.is_server_error() && !status.is_client_error()));
-                }
-            });
+            watch::begin(upstream, &self.tasks, self.resolver.again());
         }
     }
 
-    /// Whether requests are sent to an upstream: false while its probes fail.
+    /// Whether requests are sent to an upstream: false while all its endpoints are out of service.
     pub fn is_in(&self, upstream: UpstreamIndex) -> bool {
-        self.upstreams.get(upstream.0).is_some_and(|upstream| !upstream.is_out())
+        self.endpoints_in(upstream) > 0
     }
 
-    /// Asks an upstream's `health_path` (`/` if it has none) over a connection of its own.
+    /// How many of an upstream's endpoints are in service.
+    pub fn endpoints_in(&self, upstream: UpstreamIndex) -> usize {
+        self.upstreams.get(upstream.0).map_or(0, |upstream| upstream.in_service())
+    }
+
+    /// Asks an upstream's `health_path` (`/` if it has none) over a connection of its own: of an endpoint in service, or
+    /// of the first if there is none.
     ///
     /// # Errors
     ///
     /// As [`Worker::forward`]; an upstream that does not exist is [`Error::Unreachable`].
     pub async fn probe(&self, upstream: UpstreamIndex) -> Result<StatusCode, Error> {
         let upstream = self.upstreams.get(upstream.0).ok_or(Error::Unreachable)?;
-        exchange::probe(upstream).await
+        let in_service = upstream.endpoints.iter().find(|endpoint| endpoint.share() > 0);
+        let endpoint = in_service.or_else(|| upstream.endpoints.first()).ok_or(Error::Unreachable)?;
+        probe::probe(upstream, endpoint).await
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-/// How much a stream has carried. Written by one task, so plain loads and stores do.
+/// How much a stream has carried. Each number is written by one task, so plain loads and stores do.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     read: AtomicU64,
@@ -21,6 +21,16 @@ impl Traffic {
     /// Bytes read so far.
     pub(super) fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
+    }
+
+    /// That many more were read.
+    pub(super) fn did_read(&self, count: usize) {
+        add(&self.read, count);
+    }
+
+    /// That many more were written.
+    pub(super) fn did_write(&self, count: usize) {
+        add(&self.written, count);
     }
 
     /// Bytes carried either way.
@@ -37,19 +47,15 @@ enum Kind {
 }
 
 /// A stream that counts what it carries.
-///
-/// While it speaks HTTP it hides a failure to write: an upstream that answers early (413, say) and closes makes our next
-/// write fail while its answer waits to be read. Reading then tells what really happened.
 #[derive(Debug)]
 pub(super) struct Stream {
     kind: Kind,
     traffic: Arc<Traffic>,
-    hide_write_errors: bool,
 }
 
 impl Stream {
     fn new(kind: Kind) -> Self {
-        Self { kind, traffic: Arc::default(), hide_write_errors: true }
+        Self { kind, traffic: Arc::default() }
     }
 
     pub(super) fn tcp(stream: TcpStream) -> Self {
@@ -67,22 +73,6 @@ impl Stream {
     /// What it has carried, to be looked at while it is in use.
     pub(super) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
-    }
-
-    /// From now on a failure to write is an error: nobody speaks HTTP on it any more.
-    pub(super) fn show_write_errors(&mut self) {
-        self.hide_write_errors = false;
-    }
-
-    fn wrote(&self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
-        match result {
-            Ok(count) => {
-                add(&self.traffic.written, count);
-                Ok(count)
-            }
-            Err(_) if self.hide_write_errors => Ok(offered),
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -103,22 +93,24 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = ready!(match &mut this.kind {
+        let count = ready!(match &mut this.kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Kind::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Kind::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        });
-        Poll::Ready(this.wrote(result, buf.len()))
+        })?;
+        add(&this.traffic.written, count);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = ready!(match &mut this.kind {
+        let count = ready!(match &mut this.kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Kind::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        });
-        Poll::Ready(this.wrote(result, bufs.iter().map(|buf| buf.len()).sum()))
+        })?;
+        add(&this.traffic.written, count);
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -130,13 +122,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let result = ready!(match &mut this.kind {
+        match &mut self.get_mut().kind {
             Kind::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Kind::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Kind::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        });
-        Poll::Ready(if this.hide_write_errors { Ok(()) } else { result })
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

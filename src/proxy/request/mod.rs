@@ -1,20 +1,20 @@
 //! What the upstream is told: a request's head, rewritten.
 
-use std::fmt::Write as _;
+mod identity;
+
 use std::net::IpAddr;
-use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
+pub(super) use identity::IdentityFields;
+
 use super::upstream::Upstream;
-use super::{Counters, Error, Forward, ForwardContext, Proxy};
-use crate::config::{self, Encoding, IdentityHeaders, Preset};
-use crate::model::{Group, Identity};
-use crate::wire::header::{self, IdentityNames, Prepared};
+use super::{Error, Forward, ForwardContext, Proxy};
+use crate::model::text::push_address;
+use crate::wire::header::{self, IdentityNames};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -70,7 +70,7 @@ pub(super) fn rewrite(
         proxy.fields.set(headers, identity, how.upstream.0, is_grpc, &proxy.counters);
     }
     if let Some(assertion) = &how.assertion {
-        for name in &proxy.fields.assertion_names {
+        for name in proxy.fields.assertion_names() {
             headers.insert(name, assertion.clone());
         }
     }
@@ -126,11 +126,15 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Origin-form, as RFC 9112, section 3.2.1, asks of a request to an origin server, with the bytes as they were received.
+/// An empty path, which a query may follow in the absolute form, is `/` there: that is what the rules have read too.
 fn rewrite_target(uri: &mut Uri, cut: Option<&str>) -> Result<(), Error> {
-    let target = match cut {
-        None if uri.scheme().is_none() && uri.authority().is_none() => return Ok(()),
-        None => uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
-        Some(prefix) => without_prefix(uri, prefix)?,
+    let target = match (cut, uri.path_and_query()) {
+        (Some(prefix), _) => without_prefix(uri, prefix)?,
+        (None, Some(target)) if !target.as_str().starts_with(['/', '*']) => {
+            PathAndQuery::try_from(target.to_string()).map_err(|_| Error::BadRequest)?
+        }
+        (None, _) if uri.scheme().is_none() && uri.authority().is_none() => return Ok(()),
+        (None, target) => target.cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
     };
     *uri = Uri::from(target);
     Ok(())
@@ -207,8 +211,9 @@ fn set_host(headers: &mut HeaderMap, upstream: &Upstream, context: &ForwardConte
         if !is_right {
             headers.insert(HOST, value(context.host_header)?);
         }
-    } else {
-        headers.insert(HOST, upstream.own_host.clone());
+    } else if let Some(endpoint) = upstream.endpoints.first() {
+        // Where there are several, the one that gets the request puts its own.
+        headers.insert(HOST, endpoint.own_host.clone());
     }
     Ok(())
 }
@@ -217,7 +222,9 @@ fn set_host(headers: &mut HeaderMap, upstream: &Upstream, context: &ForwardConte
 fn set_forwarding(headers: &mut HeaderMap, context: &ForwardContext<'_>, cut: Option<&str>) -> Result<(), Error> {
     let client = context.client.to_canonical();
     let peer = context.peer.map_or(client, |peer| peer.to_canonical());
-    let client_text = owned(client.to_string())?;
+    let mut client_text = String::with_capacity(40);
+    push_address(&mut client_text, client);
+    let client_text = owned(client_text)?;
     let chain = match list_of(headers, &X_FORWARDED_FOR) {
         Some(before) if context.peer.is_some() => owned(format!("{before}, {peer}"))?,
         Some(before) => owned(before)?,
@@ -236,11 +243,15 @@ fn set_forwarding(headers: &mut HeaderMap, context: &ForwardContext<'_>, cut: Op
     }
     add_node(&mut forwarded, peer);
     forwarded.push_str(";host=\"");
-    for c in context.host_header.chars() {
-        if matches!(c, '"' | '\\') {
-            forwarded.push('\\');
+    if context.host_header.contains(['"', '\\']) {
+        for c in context.host_header.chars() {
+            if matches!(c, '"' | '\\') {
+                forwarded.push('\\');
+            }
+            forwarded.push(c);
         }
-        forwarded.push(c);
+    } else {
+        forwarded.push_str(context.host_header);
     }
     forwarded.push_str(if is_https { "\";proto=https" } else { "\";proto=http" });
     headers.insert(FORWARDED, owned(forwarded)?);
@@ -275,11 +286,9 @@ fn add_node(forwarded: &mut String, address: IpAddr) {
     if !forwarded.is_empty() {
         forwarded.push_str(", ");
     }
-    // Writing to a String can't fail.
-    let _written = match address {
-        IpAddr::V4(address) => write!(forwarded, "for={address}"),
-        IpAddr::V6(address) => write!(forwarded, "for=\"[{address}]\""),
-    };
+    forwarded.push_str(if address.is_ipv6() { "for=\"[" } else { "for=" });
+    push_address(forwarded, address);
+    forwarded.push_str(if address.is_ipv6() { "]\"" } else { "" });
 }
 
 fn set_authorization(headers: &mut HeaderMap, proxy: &Proxy, how: &Forward<'_>) {
@@ -303,52 +312,6 @@ fn value(text: &str) -> Result<HeaderValue, Error> {
 /// The same without copying the text.
 fn owned(text: String) -> Result<HeaderValue, Error> {
     HeaderValue::try_from(text).map_err(|_| Error::BadRequest)
-}
-
-/// How each upstream is told who somebody is.
-#[derive(Debug)]
-pub(super) struct IdentityFields {
-    config: IdentityHeaders,
-    admin_group: Group,
-    presets: Vec<Preset>,
-    assertion_names: Vec<HeaderName>,
-}
-
-/// What an identity's slot holds: for each upstream the fields as configured, and percent-encoded for gRPC.
-struct Slots(Vec<[OnceLock<Prepared>; 2]>);
-
-impl IdentityFields {
-    pub(super) fn new(upstreams: &[config::Upstream], identity: &IdentityHeaders, admin_group: &Group) -> Self {
-        Self {
-            presets: upstreams.iter().map(|upstream| upstream.preset.unwrap_or(identity.preset)).collect(),
-            assertion_names: header::assertion_names(identity),
-            config: identity.clone(),
-            admin_group: admin_group.clone(),
-        }
-    }
-
-    /// Announces `identity`. The fields are made once for each upstream and then only copied.
-    fn set(&self, headers: &mut HeaderMap, identity: &Identity, upstream: usize, is_grpc: bool, counters: &Counters) {
-        let make = || {
-            let preset = self.presets.get(upstream).copied().unwrap_or(self.config.preset);
-            let encoding = if is_grpc { Encoding::Percent } else { self.config.encoding };
-            let prepared = header::prepare(identity, preset, encoding, &self.config, &self.admin_group);
-            counters.dropped_values.fetch_add(prepared.dropped, Ordering::Relaxed);
-            prepared
-        };
-        let slots = identity.slot.get_or_make(|| Slots(self.presets.iter().map(|_| Default::default()).collect()));
-        let slot = slots.and_then(|Slots(slots)| slots.get(upstream)).map(|[usual, grpc]| if is_grpc { grpc } else { usual });
-        let made_here;
-        let prepared = if let Some(slot) = slot {
-            slot.get_or_init(make)
-        } else {
-            made_here = make();
-            &made_here
-        };
-        for (name, value) in &prepared.fields {
-            headers.insert(name, value.clone());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{UpstreamTls, UpstreamUrl};
+use crate::config::{self, Encoding, IdentityHeaders, Preset, UpstreamTls, UpstreamUrl};
+use crate::model::Group;
 use crate::tasks::Tasks;
 
 pub(in crate::proxy) fn upstream() -> config::Upstream {
     config::Upstream {
         name: "app".to_owned(),
-        url: UpstreamUrl::Tcp { tls: false, host: "upstream.internal".to_owned(), port: 3000 },
+        urls: vec![UpstreamUrl::Tcp { tls: false, host: "upstream.internal".to_owned(), port: 3000 }],
         host: None,
         path: "/".to_owned(),
         strip_path: false,
@@ -66,6 +67,7 @@ pub(in crate::proxy) fn how<'a>(context: &'a ForwardContext<'a>) -> Forward<'a> 
         private: false,
         strip_method_override: false,
         ended: None,
+        hold: None,
         prefix: "/_nullpass",
         own_cookie: |name| name.to_ascii_lowercase().starts_with("nullpass") || name.to_ascii_lowercase().starts_with("__host-nullpass"),
     }
@@ -165,7 +167,16 @@ fn the_target_keeps_its_bytes() {
     for target in ["/", "/a%2Fb//c;d=1?x=%zz&y[]=%20", "/%C3%BC?", "/a?b?c", "*"] {
         assert_eq!(told(upstream(), &how(&context), target, &[]).unwrap().uri.to_string(), target);
     }
-    assert_eq!(told(upstream(), &how(&context), "http://app.example.com/a%2Fb?c", &[]).unwrap().uri.to_string(), "/a%2Fb?c");
+    // An empty path is `/`, for the rules too.
+    for (target, expected) in [
+        ("http://app.example.com/a%2Fb?c", "/a%2Fb?c"),
+        ("http://app.example.com?c", "/?c"),
+        ("http://app.example.com?", "/?"),
+        ("http://app.example.com", "/"),
+    ] {
+        let told = told(upstream(), &how(&context), target, &[]).unwrap();
+        assert_eq!(told.uri.path_and_query().unwrap().as_str(), expected, "{target}");
+    }
 }
 
 // PATH-3
@@ -322,7 +333,7 @@ fn a_security_file_that_cant_be_read_stops_the_start() {
         (UpstreamTls { server_name: Some("not a name".to_owned()), ..good }, false),
     ] {
         let mut config = upstream();
-        config.url = UpstreamUrl::Tcp { tls: true, host: "upstream.internal".to_owned(), port: 443 };
+        config.urls = vec![UpstreamUrl::Tcp { tls: true, host: "upstream.internal".to_owned(), port: 443 }];
         config.tls = tls;
         let made = Proxy::new(&[config], &identity, &Group::parse("a").unwrap(), None, Tasks::new());
         assert_eq!(made.is_ok(), works, "{made:?}");

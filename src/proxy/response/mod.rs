@@ -8,13 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use super::Forward;
 use super::route::covers;
 use super::upstream::Upstream;
-use crate::wire::header;
+use crate::wire::{cache, header};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 const SERVICE_WORKER_ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
-/// Caches that obey these don't look at `Cache-Control` (RFC 9213 and its forerunner).
-const TARGETED_CACHE_CONTROL: [HeaderName; 2] =
-    [HeaderName::from_static("cdn-cache-control"), HeaderName::from_static("surrogate-control")];
 
 /// Rewrites the head of an answer.
 pub(super) fn rewrite(parts: &mut Parts, upstream: &Upstream, how: &Forward<'_>) {
@@ -23,6 +20,10 @@ pub(super) fn rewrite(parts: &mut Parts, upstream: &Upstream, how: &Forward<'_>)
     parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let headers = &mut parts.headers;
     frame(headers);
+    if parts.status == StatusCode::NO_CONTENT {
+        // It has no body and says no length (RFC 9110, section 8.6): a client that believes one waits for it.
+        headers.remove(CONTENT_LENGTH);
+    }
     let protocol = (parts.status == StatusCode::SWITCHING_PROTOCOLS).then(|| headers.get(UPGRADE).cloned()).flatten();
     header::strip_hop_by_hop(headers);
     if let Some(protocol) = protocol {
@@ -30,17 +31,18 @@ pub(super) fn rewrite(parts: &mut Parts, upstream: &Upstream, how: &Forward<'_>)
         headers.insert(UPGRADE, protocol);
     }
     let put_back = upstream.cut.as_deref().filter(|_| upstream.rewrite);
-    if headers.contains_key(SET_COOKIE) {
+    // One walk over the names is cheaper than a look-up of each of these, and most answers have none.
+    if headers.keys().any(|name| matches!(name.as_str(), "set-cookie" | "clear-site-data" | "service-worker-allowed")) {
         clean_cookies(headers, how.own_cookie, put_back);
-    }
-    if headers.contains_key(CLEAR_SITE_DATA) {
-        clean_clear_site_data(headers);
-    }
-    if headers.get_all(SERVICE_WORKER_ALLOWED).iter().any(|scope| !keeps_away_from(scope, how.prefix)) {
-        headers.remove(SERVICE_WORKER_ALLOWED);
+        if headers.contains_key(CLEAR_SITE_DATA) {
+            clean_clear_site_data(headers);
+        }
+        if headers.get_all(SERVICE_WORKER_ALLOWED).iter().any(|scope| !keeps_away_from(scope, how.prefix)) {
+            headers.remove(SERVICE_WORKER_ALLOWED);
+        }
     }
     if how.private && parts.status != StatusCode::SWITCHING_PROTOCOLS {
-        make_private(headers);
+        cache::make_private(headers);
     }
     if let Some(prefix) = put_back
         && let Some(location) = headers.get(LOCATION).and_then(|location| location.to_str().ok())
@@ -50,15 +52,24 @@ pub(super) fn rewrite(parts: &mut Parts, upstream: &Upstream, how: &Forward<'_>)
     }
 }
 
-/// One framing: hyper has read the body by `Transfer-Encoding` if there was one (RFC 9112, section 6.3), so a length
-/// beside it is a lie that must not go on.
+/// Removes from an answer's trailers what may not come from an upstream, or not there: what concerns one connection, what
+/// frames, and what [`rewrite`] would have looked at in the head (RFC 9110, section 6.5.1).
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    header::strip_hop_by_hop(trailers);
+    for name in [CONTENT_LENGTH, SET_COOKIE, CLEAR_SITE_DATA, SERVICE_WORKER_ALLOWED, CACHE_CONTROL, LOCATION] {
+        trailers.remove(name);
+    }
+}
+
+/// One framing. An answer whose body was read has one already (`http1` refuses two); one to HEAD and a 304 too say no more
+/// than one on the way on.
 fn frame(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     } else if let Entry::Occupied(mut lengths) = headers.entry(CONTENT_LENGTH)
         && lengths.iter().count() > 1
     {
-        // hyper has refused lengths that differ.
+        // Lengths that differ were refused.
         let length = lengths.get().clone();
         lengths.insert(length);
     }
@@ -136,44 +147,6 @@ fn keeps_away_from(scope: &HeaderValue, prefix: &str) -> bool {
         && !scope.starts_with(prefix)
 }
 
-/// Keeps the answer out of shared caches.
-fn make_private(headers: &mut HeaderMap) {
-    for name in TARGETED_CACHE_CONTROL {
-        headers.remove(name);
-    }
-    if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
-        return;
-    }
-    let mut directives: Vec<String> = Vec::new();
-    for line in headers.get_all(CACHE_CONTROL) {
-        let text = String::from_utf8_lossy(line.as_bytes());
-        for directive in split_outside_quotes(&text) {
-            let name = directive.split('=').next().unwrap_or_default().trim();
-            // A bare `private` is added below; `private="field"` names fields and says nothing about the rest.
-            let dropped = name.is_empty()
-                || ["public", "s-maxage"].iter().any(|known| name.eq_ignore_ascii_case(known))
-                || directive.eq_ignore_ascii_case("private");
-            if !dropped {
-                directives.push(directive.to_owned());
-            }
-        }
-    }
-    directives.push("private".to_owned());
-    let value = HeaderValue::try_from(directives.join(", ")).unwrap_or_else(|_| HeaderValue::from_static("private, no-store"));
-    headers.insert(CACHE_CONTROL, value);
-}
-
-/// The members of a list in which commas may stand inside quotes.
-fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    text.split(move |c| {
-        quoted ^= c == '"';
-        c == ',' && !quoted
-    })
-    .map(str::trim)
-}
-
 /// A redirect of an upstream that does not know its prefix, with the prefix; `None`: it needs no change.
 fn relocate(location: &str, prefix: &str, upstream: &Upstream, how: &Forward<'_>) -> Option<HeaderValue> {
     let (origin, path) = match location.split_once("://") {
@@ -182,7 +155,7 @@ fn relocate(location: &str, prefix: &str, upstream: &Upstream, how: &Forward<'_>
             let (authority, path) = rest.split_at_checked(end)?;
             if authority.eq_ignore_ascii_case(how.context.host_header) {
                 (location.strip_suffix(path)?, path)
-            } else if !upstream.pass_host && authority.as_bytes().eq_ignore_ascii_case(upstream.own_host.as_bytes()) {
+            } else if !upstream.pass_host && upstream.is_own_host(authority.as_bytes()) {
                 // It speaks of itself by a name that the client can't reach.
                 ("", path)
             } else {

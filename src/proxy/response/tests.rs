@@ -119,6 +119,13 @@ fn a_length_beside_a_transfer_coding_does_not_go_on() {
 }
 
 #[test]
+fn a_204_says_no_length() {
+    assert!(came(&Case { status: 204, ..PLAIN }, &[("content-length", "5")]).is_empty());
+    // A 304 says that of what it stands for.
+    assert_eq!(all(&came(&Case { status: 304, ..PLAIN }, &[("content-length", "5")]), "content-length"), ["5"]);
+}
+
+#[test]
 fn the_prefix_is_put_back_into_locations() {
     let cut = Case { strip: Some("/app"), ..PLAIN };
     let own = Case { strip: Some("/app"), pass_host: false, ..PLAIN };
