@@ -238,7 +238,7 @@ async fn a_unix_socket_is_an_upstream_too() {
     let path = folder.path().join("app.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let mut config = upstream_at("127.0.0.1:1".parse().unwrap());
-    config.url = UpstreamUrl::Unix(path);
+    config.urls = vec![UpstreamUrl::Unix(path)];
     config.pass_host = false;
     let front = front(config, How::default()).await;
     drop(front.tasks.spawn(async move {
@@ -278,7 +278,7 @@ async fn an_upstream_must_prove_its_name_and_we_ours() {
         (UpstreamTls { ca: None, server_name: None, insecure: true, ..good.clone() }, "200"),
     ] {
         let mut config = upstream_at(address);
-        config.url = UpstreamUrl::Tcp { tls: true, host: "127.0.0.1".to_owned(), port: address.port() };
+        config.urls = vec![UpstreamUrl::Tcp { tls: true, host: "127.0.0.1".to_owned(), port: address.port() }];
         config.tls = tls.clone();
         assert_eq!(refused(&front(config, How::default()).await, get("/")).await.0, status, "{tls:?}");
     }

@@ -75,6 +75,13 @@ async fn the_bytes_of_the_target_are_forwarded() {
         let told = ask(&front, get(target)).await;
         assert!(told.contains(&format!("\r\n\r\nGET {target} HTTP/1.1\r\n")), "{told}");
     }
+    // Of the absolute form what an origin server is told; an empty path is `/`.
+    for (target, expected) in
+        [("http://app.example.com/a?b", "/a?b"), ("http://app.example.com?b=/../c", "/?b=/../c"), ("http://app.example.com", "/")]
+    {
+        let told = ask(&front, get(target)).await;
+        assert!(told.contains(&format!("\r\n\r\nGET {expected} HTTP/1.1\r\n")), "{told}");
+    }
 }
 
 // HDR-1

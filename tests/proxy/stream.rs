@@ -268,3 +268,27 @@ async fn a_body_above_the_limit_is_refused() {
         assert!(within(head(&mut socket)).await.starts_with("HTTP/1.1 413"));
     }
 }
+
+/// Nothing has come of the answer yet: whoever waits for it with a session that has ended gets none.
+#[tokio::test]
+async fn a_request_that_waits_ends_with_its_session() {
+    let asked = Count::default();
+    let count = asked.clone();
+    let upstream = upstream(move |mut socket, _| {
+        let count = count.clone();
+        async move {
+            let _head = head(&mut socket).await;
+            count.add(1);
+            let _gone = socket.read(&mut [0]).await;
+        }
+    })
+    .await;
+    let over = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&over);
+    let front = front(upstream_at(upstream), How { ended: Some(Arc::new(move || flag.load(Ordering::SeqCst))), ..How::default() }).await;
+    let mut socket = send(&front, get("/slow")).await;
+    eventually(|| asked.get() == 1).await;
+    over.store(true, Ordering::SeqCst);
+    let text = tokio::time::timeout(Duration::from_secs(3), head(&mut socket)).await.expect("it goes on");
+    assert!(text.starts_with("HTTP/1.1 401"), "{text}");
+}

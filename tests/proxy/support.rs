@@ -26,7 +26,7 @@ pub(crate) const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 pub(crate) fn upstream_at(address: SocketAddr) -> config::Upstream {
     config::Upstream {
         name: "app".to_owned(),
-        url: UpstreamUrl::Tcp { tls: false, host: address.ip().to_string(), port: address.port() },
+        urls: vec![UpstreamUrl::Tcp { tls: false, host: address.ip().to_string(), port: address.port() }],
         host: None,
         path: "/".to_owned(),
         strip_path: false,
@@ -78,15 +78,58 @@ pub(crate) fn ann() -> Arc<Identity> {
 }
 
 pub(crate) fn proxy(upstream: config::Upstream, max_body: Option<u64>, tasks: &Tasks) -> Arc<Proxy> {
-    let identity = IdentityHeaders {
+    Proxy::new(&[upstream], &identity(), &admins(), max_body, tasks.clone()).unwrap()
+}
+
+pub(crate) fn admins() -> Group {
+    Group::parse("nullpass-admin").unwrap()
+}
+
+pub(crate) fn identity() -> IdentityHeaders {
+    IdentityHeaders {
         preset: Preset::Forwarded,
         encoding: Encoding::Utf8,
         headers: vec![(HeaderName::from_static("x-tenant"), config::IdentityField::Attribute("tenant".to_owned()))],
         groups_separator: ",".to_owned(),
         forward_token: false,
         assertion: None,
-    };
-    Proxy::new(&[upstream], &identity, &Group::parse("nullpass-admin").unwrap(), max_body, tasks.clone()).unwrap()
+    }
+}
+
+/// [`upstream_at`] several addresses.
+pub(crate) fn upstream_at_all(addresses: &[SocketAddr]) -> config::Upstream {
+    let urls = addresses.iter().map(|address| UpstreamUrl::Tcp { tls: false, host: address.ip().to_string(), port: address.port() });
+    config::Upstream { urls: urls.collect(), ..upstream_at(addresses[0]) }
+}
+
+/// An address where nobody listens.
+pub(crate) async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// An upstream that answers every request with `name`, and counts its connections and requests.
+pub(crate) async fn named(name: &'static str) -> (SocketAddr, Count, Count) {
+    named_at(TcpListener::bind("127.0.0.1:0").await.unwrap(), name)
+}
+
+/// [`named`] where `listener` listens.
+pub(crate) fn named_at(listener: TcpListener, name: &'static str) -> (SocketAddr, Count, Count) {
+    let (connections, requests) = (Count::default(), Count::default());
+    let counts = (connections.clone(), requests.clone());
+    let address = upstream_on(listener, move |mut socket, _| {
+        let (connections, requests) = counts.clone();
+        async move {
+            connections.add(1);
+            while !head(&mut socket).await.is_empty() {
+                requests.add(1);
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                if socket.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    (address, connections, requests)
 }
 
 /// Starts a front for one upstream.
@@ -105,6 +148,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, how: How, tasks: &Tasks) -> Socke
     drop(tasks.spawn(async move {
         loop {
             let (socket, peer) = listener.accept().await.unwrap();
+            socket.set_nodelay(true).unwrap();
             let (worker, how) = (Arc::clone(&worker), how.clone());
             drop(spawner.spawn(async move {
                 let service = service_fn(move |request| {
@@ -141,6 +185,7 @@ async fn forward(worker: &Worker, request: Request<Incoming>, how: &How, peer: I
         private: false,
         strip_method_override: true,
         ended: how.ended.clone(),
+        hold: None,
         prefix: "/_nullpass",
         own_cookie: |name| name.starts_with("nullpass"),
     };
@@ -157,7 +202,15 @@ where
     S: Fn(TcpStream, usize) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    upstream_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), serve)
+}
+
+/// [`upstream`] where `listener` listens.
+pub(crate) fn upstream_on<F, S>(listener: TcpListener, serve: S) -> SocketAddr
+where
+    S: Fn(TcpStream, usize) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
     let address = listener.local_addr().unwrap();
     let tasks = Tasks::new();
     let spawner = tasks.clone();
