@@ -6,13 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 use super::Error;
+use super::activation::Inherited;
+use super::places::{Place, Places};
 use super::worker::Workers;
 use crate::config::Listen;
 use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Limit;
 
 /// Connections that the kernel keeps while nobody accepts.
 const BACKLOG: i32 = 4096;
@@ -24,16 +31,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub enum Listener {
     /// TCP.
-    Tcp(TcpListener),
-    /// A unix socket, removed when this is dropped.
-    Unix(UnixListener, PathBuf),
+    Tcp(AsyncFd<std::net::TcpListener>, SocketAddr),
+    /// A unix socket; its file is removed when this is dropped if it is ours.
+    Unix(UnixListener, PathBuf, Owner),
+}
+
+/// Whose a unix socket's file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// We made it.
+    Ours,
+    /// It was there before us and stays.
+    Inherited,
 }
 
 /// A connection's socket.
 #[derive(Debug)]
 pub enum Socket {
     /// TCP.
-    Tcp(std::net::TcpStream, SocketAddr),
+    Tcp {
+        /// It, ready for a runtime.
+        stream: std::net::TcpStream,
+        /// The other end.
+        peer: SocketAddr,
+        /// Our end, where the listener knows it: when it listens on one address.
+        local: Option<SocketAddr>,
+    },
     /// Unix.
     Unix(std::os::unix::net::UnixStream),
 }
@@ -42,9 +65,21 @@ impl Socket {
     /// The peer's address and port; `None`: a unix socket.
     pub fn peer(&self) -> Option<(IpAddr, u16)> {
         match self {
-            Self::Tcp(_, peer) => Some((peer.ip().to_canonical(), peer.port())),
+            Self::Tcp { peer, .. } => Some((peer.ip().to_canonical(), peer.port())),
             Self::Unix(_) => None,
         }
+    }
+}
+
+impl Socket {
+    /// Our own address and port; `None`: a unix socket.
+    pub fn local(&self) -> Option<(IpAddr, u16)> {
+        let address = match self {
+            Self::Tcp { local: Some(local), .. } => *local,
+            Self::Tcp { stream, local: None, .. } => stream.local_addr().ok()?,
+            Self::Unix(_) => return None,
+        };
+        Some((address.ip().to_canonical(), address.port()))
     }
 }
 
@@ -54,47 +89,54 @@ pub struct Accepted {
     /// The socket.
     pub socket: Socket,
     /// Given back when the connection ends.
-    pub permit: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 impl Listener {
-    /// Binds an address; must be called within a runtime.
-    pub fn bind(address: &Listen) -> Result<Self, Error> {
+    /// Takes the inherited socket of an address, or binds it; must be called within a runtime.
+    pub fn open(address: &Listen, inherited: &mut Inherited) -> Result<Self, Error> {
         match address {
             Listen::Tcp(address) => {
-                bind_tcp(*address).map(Self::Tcp).map_err(|source| Error::Bind { address: address.to_string(), source })
+                let listener = inherited.take_tcp(*address).map_or_else(|| bind_tcp(*address), adopt_tcp);
+                listener
+                    .map(|(listener, address)| Self::Tcp(listener, address))
+                    .map_err(|source| Error::Bind { address: address.to_string(), source })
             }
-            Listen::Unix(path) => bind_unix(path)
-                .map(|listener| Self::Unix(listener, path.clone()))
-                .map_err(|source| Error::Bind { address: format!("unix:{}", path.display()), source }),
+            Listen::Unix(path) => {
+                let listener = match inherited.take_unix(path) {
+                    Some(listener) => adopt_unix(listener).map(|listener| Self::Unix(listener, path.clone(), Owner::Inherited)),
+                    None => bind_unix(path).map(|listener| Self::Unix(listener, path.clone(), Owner::Ours)),
+                };
+                listener.map_err(|source| Error::Bind { address: format!("unix:{}", path.display()), source })
+            }
         }
     }
 
     /// Where it listens, for people.
     pub fn address(&self) -> String {
         match self {
-            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
-            Self::Unix(_, path) => format!("unix:{}", path.display()),
+            Self::Tcp(_, address) => address.to_string(),
+            Self::Unix(_, path, _) => format!("unix:{}", path.display()),
         }
     }
 
     /// The TCP address it listens on.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(_, address) => Some(*address),
             Self::Unix(..) => None,
         }
     }
 
     /// Accepts until `tasks` stop, and then what already queues in the kernel, so that nobody who has connected is
     /// turned away.
-    pub async fn run(self, workers: Arc<Workers>, connections: Arc<Semaphore>, tasks: Tasks) {
+    pub async fn run(self, workers: Arc<Workers>, places: Places, metrics: Arc<Metrics>, tasks: Tasks) {
         loop {
             let stop = tasks.stopped();
             let accepted = tokio::select! {
                 biased;
                 () = stop => break,
-                accepted = self.accept(&connections) => accepted,
+                accepted = self.accept(&places, &metrics) => accepted,
             };
             match accepted {
                 Ok(accepted) => workers.take(accepted),
@@ -107,46 +149,69 @@ impl Listener {
                 }
             }
         }
-        while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::from_millis(1), self.accept(&connections)).await {
+        while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::from_millis(1), self.accept(&places, &metrics)).await {
             workers.take(accepted);
         }
     }
 
-    async fn accept(&self, connections: &Arc<Semaphore>) -> std::io::Result<Accepted> {
+    async fn accept(&self, places: &Places, metrics: &Metrics) -> std::io::Result<Accepted> {
         // The place first: beyond `max_connections` the kernel's queue holds the others back.
-        let permit = Arc::clone(connections).acquire_owned().await.map_err(std::io::Error::other)?;
-        let socket = match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Socket::Tcp(prepare(stream)?, peer)
+        let place = match places.try_take() {
+            Some(place) => place,
+            None => {
+                metrics.limited(Limit::Connections);
+                tracing::debug!("server.max_connections is reached: others have to wait");
+                places.take().await.map_err(std::io::Error::other)?
             }
-            Self::Unix(listener, _) => Socket::Unix(listener.accept().await?.0.into_std()?),
         };
-        Ok(Accepted { socket, permit })
+        let socket = match self {
+            Self::Tcp(listener, address) => {
+                let local = Some(*address).filter(|address| !address.ip().is_unspecified());
+                listener.async_io(Interest::READABLE, |listener| accept_tcp(listener, local)).await?
+            }
+            Self::Unix(listener, ..) => Socket::Unix(listener.accept().await?.0.into_std()?),
+        };
+        Ok(Accepted { socket, place })
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if let Self::Unix(_, path, Owner::Ours) = self {
             let _gone_already = std::fs::remove_file(path);
         }
     }
 }
 
-/// Answers are written whole, so waiting for more (Nagle) only delays them.
-fn prepare(stream: TcpStream) -> std::io::Result<std::net::TcpStream> {
-    stream.set_nodelay(true)?;
-    stream.into_std()
+/// Takes a connection for a worker's runtime: accepting it into this one would only register it here in vain.
+fn accept_tcp(listener: &std::net::TcpListener, local: Option<SocketAddr>) -> std::io::Result<Socket> {
+    let (socket, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.ok_or(std::io::ErrorKind::ConnectionAborted)?.try_into()?;
+    Ok(Socket::Tcp { stream: socket.into(), peer, local })
 }
 
-fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn adopt_tcp(listener: std::net::TcpListener) -> std::io::Result<(AsyncFd<std::net::TcpListener>, SocketAddr)> {
+    listener.set_nonblocking(true)?;
+    // Answers are written whole, so waiting for more (Nagle) only delays them. What is accepted inherits this from the
+    // listener on Linux.
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
+    let address = listener.local_addr()?;
+    #[expect(deprecated, reason = "the other way is unsafe code; this one is sound for whatever owns its descriptor, as a listener does")]
+    let watched = AsyncFd::with_interest(listener, Interest::READABLE)?;
+    Ok((watched, address))
+}
+
+fn adopt_unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+fn bind_tcp(address: SocketAddr) -> std::io::Result<(AsyncFd<std::net::TcpListener>, SocketAddr)> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    adopt_tcp(socket.into())
 }
 
 /// A socket file that nobody listens on any more is removed; one that answers is somebody else's.
@@ -179,16 +244,8 @@ impl Stream {
     /// Registers a socket with the current runtime.
     pub fn from_socket(socket: Socket) -> std::io::Result<Self> {
         match socket {
-            Socket::Tcp(stream, _) => TcpStream::from_std(stream).map(Self::Tcp),
+            Socket::Tcp { stream, .. } => TcpStream::from_std(stream).map(Self::Tcp),
             Socket::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
-        }
-    }
-
-    /// Our own address and port; `None`: a unix socket.
-    pub fn local_address(&self) -> Option<(IpAddr, u16)> {
-        match self {
-            Self::Tcp(stream) => stream.local_addr().ok().map(|address| (address.ip().to_canonical(), address.port())),
-            Self::Unix(_) => None,
         }
     }
 }

@@ -39,9 +39,13 @@ impl Current {
         self.0.load_full()
     }
 
-    /// The next.
+    /// The next. Connections to upstreams that did not change are kept.
     fn swap(&self, gateway: &Arc<Gateway>, proxy: &Arc<Proxy>, settings: &Arc<Settings>) {
-        self.0.store(Arc::new(Serving { gateway: Arc::clone(gateway), upstreams: proxy.worker(), settings: Arc::clone(settings) }));
+        self.0.store(Arc::new(Serving {
+            gateway: Arc::clone(gateway),
+            upstreams: proxy.worker_like(&self.get().upstreams),
+            settings: Arc::clone(settings),
+        }));
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Error;
 use super::connection::{self, Settings};
@@ -21,6 +22,7 @@ use crate::tasks::Tasks;
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<Worker>,
+    tasks: Tasks,
 }
 
 /// Workers that take connections.
@@ -36,8 +38,27 @@ pub struct Started {
 
 #[derive(Debug)]
 struct Worker {
-    queue: mpsc::UnboundedSender<Accepted>,
+    queue: mpsc::UnboundedSender<Queued>,
     connections: Arc<AtomicUsize>,
+}
+
+/// A connection on its way, counted so that draining waits for it.
+type Queued = (Accepted, Load, TaskTrackerToken);
+
+/// Counts among its worker's connections until it is dropped, also by a panic.
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn on(connections: &Arc<AtomicUsize>) -> Self {
+        connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// As many as the cgroup has CPUs, at most 4: a sidecar shares its machine with the application.
@@ -65,36 +86,28 @@ impl Workers {
             let (queue, incoming) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
             let current = Current::new(gateway, proxy, settings);
-            let thread = Thread {
-                incoming,
-                connections: Arc::clone(&connections),
-                current: current.clone(),
-                closed: settings.closed.clone(),
-                tasks: tasks.clone(),
-            };
+            let thread = Thread { incoming, current: current.clone(), closed: settings.closed.clone(), tasks: tasks.clone() };
             let handle = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run()).map_err(Error::Worker)?;
             workers.push(Worker { queue, connections });
             everywhere.push(current);
             handles.push(handle);
         }
-        Ok(Started { workers: Arc::new(Self { workers }), everywhere: Everywhere(everywhere), threads: handles })
+        Ok(Started { workers: Arc::new(Self { workers, tasks: tasks.clone() }), everywhere: Everywhere(everywhere), threads: handles })
     }
 
     /// Hands a connection to the worker with the fewest.
     pub fn take(&self, accepted: Accepted) {
         let least = self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
-        if let Some(worker) = least {
-            worker.connections.fetch_add(1, Ordering::Relaxed);
-            if worker.queue.send(accepted).is_err() {
-                tracing::error!("a worker has ended: the connection is dropped");
-            }
+        if let Some(worker) = least
+            && worker.queue.send((accepted, Load::on(&worker.connections), self.tasks.token())).is_err()
+        {
+            tracing::error!("a worker has ended: the connection is dropped");
         }
     }
 }
 
 struct Thread {
-    incoming: mpsc::UnboundedReceiver<Accepted>,
-    connections: Arc<AtomicUsize>,
+    incoming: mpsc::UnboundedReceiver<Queued>,
     current: Current,
     closed: CancellationToken,
     tasks: Tasks,
@@ -110,14 +123,14 @@ impl Thread {
             }
         };
         runtime.block_on(async {
-            // Ends when the last sender is gone, which is when nothing accepts any more.
-            while let Some(accepted) = self.incoming.recv().await {
-                let connections = Arc::clone(&self.connections);
+            // Ends when the last sender is gone, which is when nothing accepts any more, or when nobody waits for that.
+            while let Some(Some((accepted, load, token))) = self.closed.run_until_cancelled(self.incoming.recv()).await {
                 let serving = connection::serve(accepted, self.current.clone(), self.tasks.clone());
                 self.tasks.spawn(async move {
                     serving.await;
-                    connections.fetch_sub(1, Ordering::Relaxed);
+                    drop(load);
                 });
+                drop(token);
             }
             // The other tasks of this runtime go on until all are through or the grace is over.
             self.closed.cancelled().await;
