@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
+pub mod forward_auth;
 pub mod jobs;
 pub mod limit;
 pub mod model;

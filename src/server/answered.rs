@@ -78,6 +78,8 @@ impl Recorder {
 pub struct Answered {
     body: Body,
     bytes: u64,
+    /// Whether the body said that it is over, well or not.
+    over: bool,
     record: Record,
     recorder: Arc<Recorder>,
     connection: Arc<Connection>,
@@ -87,13 +89,13 @@ impl Answered {
     /// Wraps a body.
     pub fn new(body: Body, record: Record, recorder: Arc<Recorder>, connection: Arc<Connection>) -> Self {
         recorder.metrics.in_flight.inc();
-        Self { body, bytes: 0, record, recorder, connection }
+        Self { body, bytes: 0, over: false, record, recorder, connection }
     }
 }
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        self.connection.activity.answered();
+        self.connection.activity.answered(self.over || self.body.is_end_stream());
         let record = &self.record;
         let metrics = &self.recorder.metrics;
         metrics.in_flight.dec();
@@ -127,6 +129,7 @@ impl HttpBody for Answered {
         {
             self.bytes += data.len() as u64;
         }
+        self.over |= matches!(polled, Poll::Ready(None | Some(Err(_))));
         polled
     }
 

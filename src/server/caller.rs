@@ -7,7 +7,7 @@ use http::request::Parts;
 use crate::auth::Auth;
 use crate::auth::live::Entry;
 use crate::auth::session::Recognised;
-use crate::model::Secret;
+use crate::model::{Identity, Secret};
 use crate::web::Caller;
 use crate::wire::context::{self, Context, Credential};
 use crate::wire::cookie::{self, Found, Names};
@@ -21,14 +21,31 @@ pub(super) struct Called {
     pub(super) ours_in_header: bool,
     /// A session cookie came that is worth nothing: the answer expires it.
     pub(super) expire_cookies: bool,
+    /// `caller` is by Basic: a browser that was told a password sends it without being asked, like a cookie.
+    pub(super) by_basic: bool,
+    /// The browser was made to send it by a page of another site, so nobody counts as having asked.
+    pub(super) foreign: bool,
     /// Basic credentials, for a rule that takes them.
     pub(super) basic: Option<(String, Secret<String>)>,
+}
+
+impl Called {
+    /// Whether a browser sent the credential by itself.
+    pub(super) fn is_ambient(&self) -> bool {
+        self.caller.is_from_cookie() || (self.by_basic && self.caller.identity().is_some())
+    }
+
+    /// Who counts as having asked.
+    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.caller.identity().filter(|_| !self.foreign)
+    }
 }
 
 /// Finds out who asks. A credential of ours in `Authorization` counts alone, even when it is bad and a cookie is good
 /// (contract, section 4).
 pub(super) fn find(auth: &Arc<Auth>, names: &Names, head: &Parts, context: &Context) -> Called {
-    let nobody = Called { caller: Caller::Nobody, ours_in_header: false, expire_cookies: false, basic: None };
+    let nobody =
+        Called { caller: Caller::Nobody, ours_in_header: false, expire_cookies: false, by_basic: false, foreign: false, basic: None };
     let mut basic = None;
     match context::bearer(head) {
         Credential::Bearer(token) => match caller(auth, token, false, context) {
@@ -36,10 +53,8 @@ pub(super) fn find(auth: &Arc<Auth>, names: &Names, head: &Parts, context: &Cont
             None if auth.is_ours(token) => return Called { caller: Caller::Refused, ours_in_header: true, ..nobody },
             None => {}
         },
-        Credential::MalformedBearer(rest) => {
-            let looks_ours = std::str::from_utf8(rest)
-                .is_ok_and(|text| text.split_ascii_whitespace().any(|word| auth.is_ours(word.trim_matches([',', '"', '\'']))));
-            if looks_ours {
+        Credential::MalformedBearer(text) | Credential::MalformedBasic(text) | Credential::Other(text) => {
+            if holds_ours(auth, text) {
                 return Called { caller: Caller::Refused, ours_in_header: true, ..nobody };
             }
         }
@@ -48,10 +63,13 @@ pub(super) fn find(auth: &Arc<Auth>, names: &Names, head: &Parts, context: &Cont
                 let basic = Some((user, password));
                 return Called { caller: Caller::Refused, ours_in_header: true, basic, ..nobody };
             }
+            // Some programs put a token into the name and leave the password empty.
+            if auth.is_ours(&user) {
+                return Called { caller: Caller::Refused, ours_in_header: true, ..nobody };
+            }
             basic = Some((user, password));
         }
-        // Basic that can't be read can't be ours.
-        Credential::None | Credential::MalformedBasic | Credential::Other => {}
+        Credential::None => {}
     }
     match cookie::find(&head.headers, &names.session) {
         Found::None => Called { basic, ..nobody },
@@ -61,6 +79,12 @@ pub(super) fn find(auth: &Arc<Auth>, names: &Names, head: &Parts, context: &Cont
             None => Called { expire_cookies: true, basic, ..nobody },
         },
     }
+}
+
+/// Whether a token of ours stands anywhere in `text`, which is not written as one should be: `Token np_…`, `key="np_…"`.
+fn holds_ours(auth: &Auth, text: &[u8]) -> bool {
+    let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    text.split(|byte| !in_token(byte)).filter_map(|word| std::str::from_utf8(word).ok()).any(|word| auth.is_ours(word))
 }
 
 /// What a token is worth as a caller; `None`: nothing.

@@ -5,37 +5,41 @@
 //! decided by the path alone (3), who asks is found out once (4), the rules see the very path that will be forwarded (5),
 //! and only an `Allow` reaches the upstream (6).
 
+use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::header::{CACHE_CONTROL, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::activity::Busy;
+use super::admit::Wish;
 use super::answered::{Answered, Record, Recorder};
-use super::caller::{self, Called};
+use super::caller;
 use super::connection::Connection;
-use crate::auth::basic::BasicOutcome;
-use crate::auth::live::LiveApiToken;
-use crate::auth::session::Recognised;
 use crate::auth::{self, Auth};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Access, Assertion};
+use crate::crypto::random;
 use crate::crypto::token::AssertionClaims;
+use crate::forward_auth::{self, Announcement};
 use crate::limit::{Limiter, Verdict};
 use crate::model::{Fitness, Identity};
-use crate::policy::path::{self, Readings};
-use crate::policy::rules::{Decision, Policy, RequestView, Requirement};
+use crate::policy::path;
+use crate::policy::rules::{Policy, RequestView, Requirement};
 use crate::proxy::{self, Ended, Forward, ForwardContext, UpstreamIndex};
-use crate::telemetry::metrics::Decided;
-use crate::web::{Ask, Caller, Web};
-use crate::wire::body::Body;
-use crate::wire::context::{self, Context, Navigation, Source};
+use crate::telemetry::metrics::{Decided, Limit};
+use crate::web::{Ask, Asker, Caller, Form, Web};
+use crate::wire::body::{Body, keep_head_only};
+use crate::wire::cache;
+use crate::wire::context::{self, Context};
 use crate::wire::cookie::{self, Names};
+use crate::wire::websocket::{self, Connect, Unfolded};
 
 /// Everything a request meets.
 #[derive(Debug)]
@@ -56,10 +60,14 @@ pub struct Gateway {
     pub limiter: Option<Arc<Limiter>>,
     /// `two_factor.required = "always"`.
     pub always_second_factor: bool,
+    /// What another proxy is told about who asks.
+    pub announcement: Announcement,
     /// `[identity] assertion`, with the issuer.
     pub assertion: Option<Assertion>,
     /// `[identity] forward_token`.
     pub forward_token: bool,
+    /// `Strict-Transport-Security` for every answer that brings none of its own.
+    pub hsts: Option<HeaderValue>,
     /// The time.
     pub clock: Clock,
     /// The access log and the counters.
@@ -76,11 +84,13 @@ struct Target<'a> {
 
 /// What became of a request, for the record.
 #[derive(Debug, Default)]
-struct Outcome {
-    decided: Option<Decided>,
+pub(super) struct Outcome {
+    pub(super) decided: Option<Decided>,
     client: Option<IpAddr>,
-    user: Option<crate::model::UserId>,
+    pub(super) user: Option<crate::model::UserId>,
     upstream: Option<UpstreamIndex>,
+    /// When it was sent on.
+    sent: Option<Instant>,
     upstream_time: Option<Duration>,
 }
 
@@ -93,7 +103,13 @@ impl Gateway {
         // Shared, not copied: a clone counts a reference to the bytes of the head. CONNECT has no path.
         let target = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let (mut outcome, mut request_id) = (Outcome::default(), String::new());
-        let response = self.walk(upstreams, connection, request, &target, now, &mut outcome, &mut request_id).await;
+        let mut response = self.walk(upstreams, connection, request, &target, now, &mut outcome, &mut request_id).await;
+        if let Some(hsts) = &self.hsts {
+            response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+        }
+        if method == Method::HEAD {
+            keep_head_only(&mut response);
+        }
         let record = Record {
             at: now,
             started,
@@ -107,16 +123,42 @@ impl Gateway {
             decided: outcome.decided.unwrap_or(Decided::Bad),
             status: response.status().as_u16(),
         };
-        if let Some(time) = record.upstream_time {
-            self.recorder.metrics.timed(started.elapsed().saturating_sub(time), time);
+        if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            self.recorder.metrics.limited(Limit::Body);
+        }
+        if response.status() == StatusCode::REQUEST_TIMEOUT && record.decided == Decided::Own {
+            self.recorder.metrics.limited(Limit::HeaderTimeout);
+        }
+        if let (Some(sent), Some(time)) = (outcome.sent, record.upstream_time) {
+            self.recorder.metrics.timed(sent.duration_since(started), time);
         }
         response.map(|body| Answered::new(body, record, Arc::clone(&self.recorder), Arc::clone(connection)))
+    }
+
+    /// Answers a request whose head is over a limit of the connection's, before anything in it is looked at.
+    pub fn head_too_large(&self, connection: &Arc<Connection>, request: &Request<Incoming>) -> Response<Answered> {
+        let record = Record {
+            at: self.clock.now(),
+            started: Instant::now(),
+            request_id: "-".to_owned(),
+            client: connection.peer.map(|(ip, _)| ip),
+            method: request.method().clone(),
+            target: request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+            upstream: None,
+            upstream_time: None,
+            user: None,
+            decided: Decided::Limited,
+            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16(),
+        };
+        let mut response = Response::new(Answered::new(Body::empty(), record, Arc::clone(&self.recorder), Arc::clone(connection)));
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        response
     }
 
     async fn walk(
         &self,
         upstreams: &proxy::Worker,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         request: Request<Incoming>,
         target: &PathAndQuery,
         now: Timestamp,
@@ -131,7 +173,14 @@ impl Gateway {
             Err(refused) => {
                 outcome.decided = Some(Decided::Bad);
                 "-".clone_into(request_id);
-                let ask = Ask { method: &head.method, headers: &head.headers, path_and_query: target, context: None, request_id };
+                let ask = Ask {
+                    method: &head.method,
+                    headers: &head.headers,
+                    path_and_query: target,
+                    context: None,
+                    request_id,
+                    asker: Asker::Client,
+                };
                 return self.web.refused_head(&ask, refused);
             }
         };
@@ -140,9 +189,17 @@ impl Gateway {
         if context.client_undeclared {
             self.recorder.undeclared(context.client);
         }
-        if head.method == Method::CONNECT {
-            outcome.decided = Some(Decided::Bad);
-            return self.web.method_not_allowed(&ask(&head, target, &context));
+        // A WebSocket over HTTP/2 is from here on the upgrade that it means (RFC 8441).
+        match websocket::unfold(&mut head, random::bytes) {
+            Connect::No | Connect::WebSocket => {}
+            Connect::Tunnel => {
+                outcome.decided = Some(Decided::Bad);
+                return self.web.method_not_allowed(&ask(&head, target, &context));
+            }
+            Connect::OtherProtocol => {
+                outcome.decided = Some(Decided::Bad);
+                return self.web.protocol_unknown(&ask(&head, target, &context));
+            }
         }
         // `OPTIONS *` asks about the server itself (RFC 9110, section 9.3.7): it has no path that a rule could name.
         let readings = match path::read(path) {
@@ -187,55 +244,28 @@ impl Gateway {
         // 4. Who asks. A credential of ours counts even where nobody needs one: it must never be forwarded.
         let mut called = caller::find(&self.auth, &self.cookies, &head, &context);
         if own {
+            // Nothing of ours opens a stream, and to the client any 2xx would say that one is open.
+            if Unfolded::of(&head.extensions).is_some() {
+                outcome.decided = Some(Decided::Own);
+                return self.web.method_not_allowed(&ask(&head, target, &context));
+            }
+            // In a box, like everything that is rare and large here: a connection keeps room for a whole walk.
+            if let Some(question) = forward_auth::question(target, &self.prefix) {
+                return Box::pin(self.forward_auth(&head, question, &context, called, upstreams.proxy(), outcome)).await;
+            }
             outcome.decided = Some(Decided::Own);
             outcome.user = called.caller.identity().map(|identity| identity.user);
-            // In a box, like everything that is rare and large here: a connection keeps room for a whole walk.
             return Box::pin(self.web.handle(Request::from_parts(head, body), &context, called.caller)).await;
         }
-        if let Err(answer) = self.take_basic(&mut called, requirement, &ask(&head, target, &context), &context).await {
-            outcome.decided = Some(Decided::Challenge);
-            return *answer;
-        }
-        // A page of another site may not act with somebody's cookie: it is as if there were none, and where one is
-        // needed the answer says why.
-        let foreign = called.caller.is_from_cookie() && !requirement.cross_site && self.acts_from_elsewhere(&head, &context);
-        if foreign && requirement.access != Access::Public {
-            outcome.decided = Some(Decided::Deny);
-            return self.web.denied(&ask(&head, target, &context), "cross_site");
-        }
-        match &called.caller {
-            Caller::Refused => {
-                outcome.decided = Some(Decided::Challenge);
-                return self.web.sign_in_required(&ask(&head, target, &context), requirement.basic, false);
-            }
-            Caller::StoreAway if requirement.access != Access::Public => {
-                outcome.decided = Some(Decided::Unavailable);
-                return self.web.unavailable(&ask(&head, target, &context));
-            }
-            Caller::ApiToken { token, .. } if !in_scope(token, &readings, &head.method, context.client) => {
-                outcome.decided = Some(Decided::Deny);
-                return self.web.denied(&ask(&head, target, &context), "token_scope");
-            }
-            Caller::ApiToken { .. } | Caller::Basic(_) | Caller::Session { .. } | Caller::StoreAway | Caller::Nobody => {}
-        }
 
-        // 5. What it takes: pure, from the rule, the identity and the clock.
-        let identity = called.caller.identity().filter(|_| !foreign);
+        // 5. What it takes: from the rule, the caller and the clock.
+        let wish = Wish { ask: ask(&head, target, &context), context: &context, readings: &readings, requirement };
+        let admitted = self.admit(&wish, &mut called).await;
+        let identity = called.identity();
         outcome.user = identity.map(|identity| identity.user);
-        let refusal = match requirement.decide(identity.map(|identity| &**identity), self.always_second_factor, now) {
-            Decision::Allow => None,
-            Decision::SignIn => Some((
-                Decided::Challenge,
-                self.web.sign_in_required(&ask(&head, target, &context), requirement.basic, called.expire_cookies),
-            )),
-            Decision::SecondFactor => Some((Decided::Challenge, self.web.second_factor_required(&ask(&head, target, &context)))),
-            Decision::EnrolSecondFactor => Some((Decided::Challenge, self.web.enrolment_required(&ask(&head, target, &context)))),
-            Decision::FreshPassword => Some((Decided::Challenge, self.web.fresh_password_required(&ask(&head, target, &context)))),
-            Decision::Deny => Some((Decided::Deny, self.web.denied(&ask(&head, target, &context), "forbidden"))),
-        };
-        if let Some((decided, answer)) = refusal {
-            outcome.decided = Some(decided);
-            return answer;
+        if let Err(refused) = admitted {
+            outcome.decided = Some(refused.decided);
+            return refused.answer;
         }
         let Some(upstream) = upstream else {
             outcome.decided = Some(if identity.is_some() { Decided::Allow } else { Decided::Public });
@@ -254,7 +284,8 @@ impl Gateway {
                 return self.web.unavailable(&ask(&head, target, &context));
             }
         };
-        let navigation = context::navigation(&head.method, &head.headers) == Navigation::Document;
+        // What an answer of ours would be formed by, in the upstream's place.
+        let form = ask(&head, target, &context).form();
         cookie::strip_ours(&mut head.headers);
         let private = requirement.access != Access::Public && !requirement.danger_shared_cache;
         let how = Forward {
@@ -275,71 +306,35 @@ impl Gateway {
             private,
             strip_method_override: self.policy.has_method_rules_for(&context.host),
             ended: self.ended(&called.caller),
+            hold: Unfolded::of(&head.extensions).map(|_| Box::new(Busy::on(connection)) as Box<dyn Any + Send>),
             prefix: &self.prefix,
             own_cookie: |name| cookie::is_ours(name.as_bytes()),
         };
-        // What an answer of ours in the upstream's place would be formed by.
-        let form = ask(&head, target, &context).form();
         let sent = Instant::now();
+        outcome.sent = Some(sent);
         let forwarded = upstreams.forward(Request::from_parts(head, body), how).await;
         outcome.upstream_time = Some(sent.elapsed());
         let mut response = match forwarded {
             Ok(response) => response,
             Err(error) => {
                 log_upstream_error(error, upstreams.proxy().name(upstream), &context.request_id);
-                return self.web.upstream_error(form, &context.request_id, error);
+                return self.web.upstream_error(form, target, &context.request_id, error);
             }
         };
 
-        // 7. A navigation's answer may carry the cookie's next token; then it must not be cached for others.
+        // 7. A navigation's answer may carry the cookie's next token. What touches a cookie must not be cached for others.
         if called.expire_cookies {
+            cache::make_private(response.headers_mut());
             for expired in self.web.expired_cookies() {
                 response.headers_mut().append(SET_COOKIE, expired);
             }
-        } else if navigation && announced.is_some() {
+        } else if form == Form::Navigation && announced.is_some() {
             self.renew(&called.caller, &mut response, now);
         }
         response
     }
 
-    /// Basic credentials, where the rule takes them. Elsewhere they belong to the upstream, unless they are ours.
-    async fn take_basic(
-        &self,
-        called: &mut Called,
-        requirement: &Requirement,
-        ask: &Ask<'_>,
-        context: &Context,
-    ) -> Result<(), Box<Response<Body>>> {
-        if !requirement.basic {
-            return Ok(());
-        }
-        let Some((user, password)) = called.basic.take() else { return Ok(()) };
-        called.ours_in_header = true;
-        called.expire_cookies = false;
-        let client = || self.web.client(ask.headers, context);
-        let recognised = Box::pin(self.auth.recognise_basic(&user, &password, context.client, client, context.now)).await;
-        called.caller = match recognised {
-            Ok(BasicOutcome::Password(identity)) => Caller::Basic(identity),
-            Ok(BasicOutcome::Token(Recognised::Good(identity, entry))) => match &*entry {
-                auth::live::Entry::Api(token) => Caller::ApiToken { identity, token: Arc::clone(token) },
-                auth::live::Entry::Session { .. } => Caller::Refused,
-            },
-            Ok(BasicOutcome::Token(Recognised::StoreAway)) => Caller::StoreAway,
-            Ok(BasicOutcome::Token(Recognised::No)) => Caller::Refused,
-            Err(auth::Error::WrongCredentials | auth::Error::AccountDisabled) => Caller::Refused,
-            Err(error) => return Err(Box::new(self.web.failed(ask, &error))),
-        };
-        Ok(())
-    }
-
-    /// Whether a page of another site made the browser send this, and it would change something or open a channel.
-    fn acts_from_elsewhere(&self, head: &Parts, context: &Context) -> bool {
-        let safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let upgrades = head.headers.contains_key(http::header::UPGRADE);
-        (!safe || upgrades) && context::source(&head.headers, context, &self.context) == Source::Foreign
-    }
-
-    fn assertion_for(
+    pub(super) fn assertion_for(
         &self,
         identity: Option<&Arc<Identity>>,
         upstream: &str,
@@ -385,28 +380,26 @@ impl Gateway {
         }
     }
 
-    fn renew(&self, caller: &Caller, response: &mut Response<Body>, now: Timestamp) {
+    pub(super) fn renew(&self, caller: &Caller, response: &mut Response<Body>, now: Timestamp) {
         let Caller::Session { identity, entry, from_cookie: true, .. } = caller else { return };
         if let Some((token, expires_at)) = self.auth.renew(entry, identity, now) {
             let headers = response.headers_mut();
             headers.append(SET_COOKIE, self.web.renewed_cookie(token.expose(), expires_at, now));
+            cache::make_private(headers);
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         }
     }
 }
 
 fn ask<'a>(head: &'a Parts, target: &'a str, context: &'a Context) -> Ask<'a> {
-    Ask { method: &head.method, headers: &head.headers, path_and_query: target, context: Some(context), request_id: &context.request_id }
-}
-
-/// Whether an API token may be used for this: its paths in every reading, its methods and its networks.
-fn in_scope(token: &LiveApiToken, readings: &Readings<'_>, method: &Method, client: IpAddr) -> bool {
-    let scope = &token.token.scope;
-    let path = token.paths.is_empty()
-        || readings.agree(|path| token.paths.iter().any(|glob| glob.matches(path, false))).is_ok_and(|matches| matches);
-    let method = scope.methods.is_empty() || scope.methods.iter().any(|allowed| allowed == method.as_str());
-    let network = scope.networks.is_empty() || scope.networks.iter().any(|network| network.contains(&client.to_canonical()));
-    path && method && network
+    Ask {
+        method: &head.method,
+        headers: &head.headers,
+        path_and_query: target,
+        context: Some(context),
+        request_id: &context.request_id,
+        asker: Asker::Client,
+    }
 }
 
 fn log_upstream_error(error: proxy::Error, upstream: &str, request_id: &str) {

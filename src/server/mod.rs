@@ -1,20 +1,38 @@
 //! The listeners that people and programs reach, and the walk of a request from there.
 //!
-//! `listen` accepts and hands connections to `worker`s, each a thread with a runtime of its own; `connection` speaks HTTP;
-//! `serving` is what they serve with at this moment, which a reload swaps;
-//! `gateway` is the life of a request; `caller` finds out who asks; `answered` counts and logs when the answer is through.
+//! `listen` accepts (what `activation` inherits, or what it binds) and hands connections to `worker`s, each a thread with a
+//! runtime of its own. `connection` is one of them: whose it is (`proxy_protocol`), `tls`, then in turn `parked`, where it
+//! waits, and `session`, where hyper speaks HTTP on it, through the eyes of `watched` and by the clocks of `activity`.
+//! `serving` is what a request is served with at this moment, which a reload swaps; `gateway` is its life; `caller` finds
+//! out who asks; `admit` decides, also for `forward_auth`; `answered` counts and logs when the answer is through.
+//! `redirect` leads plain HTTP to TLS.
 
+pub mod activation;
+pub mod activity;
+mod admit;
 pub mod answered;
 pub mod caller;
 pub mod connection;
+mod forward_auth;
 pub mod gateway;
+pub mod hsts;
 pub mod listen;
+mod parked;
+pub mod places;
+pub mod proxy_protocol;
+pub mod redirect;
+mod residue;
 pub mod serving;
+mod session;
 pub mod tls;
+mod watched;
 pub mod worker;
 
+pub use activation::Inherited;
 pub use gateway::Gateway;
 pub use listen::Listener;
+pub use places::Places;
+pub use redirect::Redirect;
 pub use serving::Everywhere;
 pub use worker::Workers;
 

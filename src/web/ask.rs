@@ -18,6 +18,20 @@ pub struct Ask<'a> {
     pub context: Option<&'a Context>,
     /// Its id.
     pub request_id: &'a str,
+    /// Who gets the answer first.
+    pub asker: Asker,
+}
+
+/// Who gets an answer first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Whoever made the request: links can be paths.
+    Client,
+    /// Another proxy, which passes the answer on: some take a path for one of ours and not of the application's, so links
+    /// are absolute where that is safe.
+    Proxy,
+    /// Another proxy that looks at nothing but the status: it is never sent elsewhere.
+    ProxyByStatus,
 }
 
 /// The form of an answer.
@@ -59,7 +73,7 @@ mod tests {
         for (name, value) in fields {
             headers.insert(*name, value.parse().unwrap());
         }
-        Ask { method, headers: &headers, path_and_query: "/", context: None, request_id: "1" }.form()
+        Ask { method, headers: &headers, path_and_query: "/", context: None, request_id: "1", asker: Asker::Client }.form()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, SET_COOKIE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 
-use super::ask::{Ask, Form};
+use super::ask::{Ask, Asker, Form};
 use super::csrf;
 use super::error::Failure;
 use super::input::{Object, Pairs, Problem};
@@ -82,6 +82,7 @@ impl<'a> Call<'a> {
             path_and_query: self.head.uri.path_and_query().map_or("/", |path| path.as_str()),
             context: Some(self.context),
             request_id: &self.context.request_id,
+            asker: Asker::Client,
         }
     }
 
@@ -226,6 +227,7 @@ impl<'a> Call<'a> {
             | Failure::Input(_)
             | Failure::TooLarge
             | Failure::BrokenOff
+            | Failure::TooSlow
             | Failure::WrongKind { .. }
             | Failure::WrongMethod { .. }
             | Failure::NoRoute

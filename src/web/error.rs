@@ -20,6 +20,8 @@ pub(super) enum Failure {
     TooLarge,
     /// The body broke off.
     BrokenOff,
+    /// The body did not arrive in time.
+    TooSlow,
     /// The body is of another kind than the route takes.
     WrongKind {
         /// The content type that it takes.
@@ -105,6 +107,7 @@ impl Failure {
             Self::Input(problem) => invalid(&problem.field, &problem.text),
             Self::TooLarge => Told::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The request's body is larger than 64 KiB."),
             Self::BrokenOff => Told::new(StatusCode::BAD_REQUEST, "invalid_request", "The request's body broke off.").field("body"),
+            Self::TooSlow => Told::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The request's body took too long to arrive."),
             Self::WrongKind { takes } => {
                 Told::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", format!("The body must be {takes}."))
             }

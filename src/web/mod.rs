@@ -30,8 +30,9 @@ mod totp;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue, SET_COOKIE};
+use http::header::{AUTHORIZATION, HeaderValue, SET_COOKIE};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -51,7 +52,7 @@ use crate::wire::body::{Body, ReadError, read_limited};
 use crate::wire::context::{self, Context};
 use crate::wire::cookie::{self, Found, Names};
 
-pub use self::ask::{Ask, Form};
+pub use self::ask::{Ask, Asker, Form};
 
 /// The parts of the configuration that the pages and the API read.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ pub struct Settings {
     pub domain: Option<String>,
     /// How pages look.
     pub ui: config::Ui,
+    /// How long a body may take to arrive: as long as a head, since it is hardly longer.
+    pub body_timeout: Duration,
 }
 
 impl Settings {
@@ -80,6 +83,7 @@ impl Settings {
             cookies: Names::from(&config.sessions.cookie, config.server.is_https()),
             domain: config.sessions.cookie.domain.clone(),
             ui: config.ui.clone(),
+            body_timeout: config.server.header_timeout,
         }
     }
 }
@@ -190,13 +194,6 @@ impl Web {
             Err(failure) => call.refuse(face, &failure),
         };
         self.expire_worthless_cookie(&call, &mut response);
-        if head.method == Method::HEAD {
-            // The length of what a GET would get (RFC 9110, section 9.3.2), but not a byte of it.
-            if let Some(length) = response.body().size_hint().exact() {
-                response.headers_mut().insert(CONTENT_LENGTH, length.into());
-            }
-            *response.body_mut() = Body::empty();
-        }
         response
     }
 
@@ -221,9 +218,10 @@ impl Web {
         // Who may not is told so before a byte of the body is read.
         call.admit(route)?;
         call.check_kind(route, body.is_end_stream())?;
-        call.body = read_limited(body, MAX_BODY).await.map_err(|error| match error {
+        call.body = read_limited(body, MAX_BODY, self.settings.body_timeout).await.map_err(|error| match error {
             ReadError::TooLarge => Failure::TooLarge,
             ReadError::Broken => Failure::BrokenOff,
+            ReadError::TooSlow => Failure::TooSlow,
         })?;
         self.dispatch(route.endpoint, call).await
     }

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, Response, StatusCode};
 
-use super::ask::{Ask, Form};
+use super::ask::{Ask, Asker, Form};
 use super::error::{Told, too_many, unavailable};
 use super::pages::Link;
 use super::{Web, call, pages, reply, return_to};
@@ -16,27 +16,28 @@ use crate::proxy::Error as ProxyError;
 use crate::wire::body::Body;
 use crate::wire::context::ContextError;
 
+/// Where a navigation would be sent, for `?mode=status`.
+const X_NULLPASS_LOCATION: HeaderName = HeaderName::from_static("x-nullpass-location");
+
 impl Web {
     /// Nobody is signed in. A navigation is sent to the sign-in page and comes back to where it was going.
     /// `offer_basic`: the rule takes Basic. `expire_cookies`: the session cookie is worth nothing.
     pub fn sign_in_required(&self, ask: &Ask<'_>, offer_basic: bool, expire_cookies: bool) -> Response<Body> {
         let told = Told::new(StatusCode::UNAUTHORIZED, "sign_in_required", "Sign in first.");
         let login = self.step("/login", ask);
-        let mut response = match ask.form() {
-            Form::Navigation => reply::redirect(StatusCode::FOUND, &login),
+        let form = ask.form();
+        let mut response = match form {
+            Form::Navigation => send_to(ask, &told, &login),
             Form::Submission => {
                 let text = "You are not signed in any more, so what you sent did not arrive. Sign in, go back and send it again.";
-                let told = Told { text: text.into(), ..told };
-                pages::message(self, &told, Some(Link { href: &login, text: "Sign in", top: false }), ask.request_id)
+                self.challenge(form, &Told { text: text.into(), ..told }, &login, ask.request_id)
             }
-            Form::Frame => pages::message(self, &told, Some(Link { href: &login, text: "Sign in", top: true }), ask.request_id),
-            Form::Json => reply::error(&told, ask.request_id, Some(&login)),
-            Form::Grpc => reply::grpc(&told),
+            Form::Frame | Form::Json | Form::Grpc => self.challenge(form, &told, &login, ask.request_id),
         };
-        if response.status() == StatusCode::UNAUTHORIZED && ask.form() != Form::Grpc {
+        if response.status() == StatusCode::UNAUTHORIZED && form != Form::Grpc {
             let headers = response.headers_mut();
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            if offer_basic && ask.form() == Form::Json {
+            if offer_basic && form == Form::Json {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"nullpass\", charset=\"UTF-8\""));
             }
         }
@@ -103,9 +104,36 @@ impl Web {
         self.told(ask, &Told::new(StatusCode::BAD_REQUEST, code, sentence(&problem.to_string())))
     }
 
+    /// Somebody asks what would become of a request, and is no proxy of ours.
+    pub fn untrusted_proxy(&self, ask: &Ask<'_>) -> Response<Body> {
+        let text = "Only a proxy that server.trusted_proxies names may ask here.";
+        self.told(ask, &Told::new(StatusCode::FORBIDDEN, "untrusted_proxy", text))
+    }
+
+    /// A proxy asks about a request, and it is not certain about which.
+    pub fn doubtful(&self, ask: &Ask<'_>, status: StatusCode, code: &'static str, problem: &str) -> Response<Body> {
+        self.told(ask, &Told::new(status, code, sentence(problem)))
+    }
+
+    /// A proxy asks about one of our own routes, whose requests it should send to us.
+    pub fn own_route(&self, ask: &Ask<'_>) -> Response<Body> {
+        let text = format!("Requests below {} belong to nullpass: the proxy should send them there unasked.", self.settings.prefix);
+        self.told(ask, &Told::new(StatusCode::FORBIDDEN, "own_route", text))
+    }
+
+    /// A plain yes, which nobody may keep.
+    pub fn nothing(&self) -> Response<Body> {
+        reply::empty(StatusCode::OK)
+    }
+
     /// A method that no route and no upstream can have.
     pub fn method_not_allowed(&self, ask: &Ask<'_>) -> Response<Body> {
         self.told(ask, &Told::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not allowed here."))
+    }
+
+    /// An extended CONNECT for another protocol than `WebSocket` (RFC 8441).
+    pub fn protocol_unknown(&self, ask: &Ask<'_>) -> Response<Body> {
+        self.told(ask, &Told::new(StatusCode::NOT_IMPLEMENTED, "protocol_unknown", "This protocol is not spoken here."))
     }
 
     /// No upstream serves this host and path.
@@ -121,8 +149,8 @@ impl Web {
         self.told(ask, &told)
     }
 
-    /// The upstream has no answer, in the form that its request asked for.
-    pub fn upstream_error(&self, form: Form, request_id: &str, error: ProxyError) -> Response<Body> {
+    /// The upstream has no answer, in the form that its request, for `path_and_query`, asked for.
+    pub fn upstream_error(&self, form: Form, path_and_query: &str, request_id: &str, error: ProxyError) -> Response<Body> {
         let (code, text) = match error {
             ProxyError::Unreachable | ProxyError::BrokenOff | ProxyError::BadResponse => {
                 ("upstream_failed", "The application does not answer.")
@@ -132,6 +160,7 @@ impl Web {
             ProxyError::Saturated => ("upstream_busy", "The application has too much to do: try again in a moment."),
             ProxyError::BodyTooLarge => ("body_too_large", "What you sent is larger than is allowed here."),
             ProxyError::BadPrefix => ("ambiguous_path", "The path is not spelled as its application expects."),
+            ProxyError::SessionEnded => return self.session_ended(form, path_and_query, request_id),
             ProxyError::BadRequest | ProxyError::ClientGone => ("bad_request", "This request can't be passed on."),
         };
         let mut told = Told::new(error.status(), code, text);
@@ -141,22 +170,75 @@ impl Web {
         self.told_as(form, request_id, &told)
     }
 
+    /// The session ended while the application was at work. Like everybody who has to sign in, but nobody knows what of
+    /// the request has been done.
+    fn session_ended(&self, form: Form, path_and_query: &str, request_id: &str) -> Response<Body> {
+        let told = Told::new(StatusCode::UNAUTHORIZED, "session_ended", "Your session has ended: sign in again.");
+        let login = format!("{}/login", self.settings.prefix);
+        match form {
+            Form::Navigation if path_and_query.len() <= return_to::MAX_BYTES => {
+                reply::redirect(StatusCode::FOUND, &coming_back(&login, &return_to::parse(path_and_query, None)))
+            }
+            Form::Navigation | Form::Submission | Form::Frame | Form::Json | Form::Grpc => self.challenge(form, &told, &login, request_id),
+        }
+    }
+
+    /// A 401 that says how to sign in (RFC 9110, section 15.5.2).
+    fn challenge(&self, form: Form, told: &Told, login: &str, request_id: &str) -> Response<Body> {
+        let page = |top| pages::message(self, told, Some(Link { href: login, text: "Sign in", top }), request_id);
+        let mut response = match form {
+            Form::Navigation | Form::Submission => page(false),
+            Form::Frame => page(true),
+            Form::Json => reply::error(told, request_id, Some(login)),
+            Form::Grpc => return reply::grpc(told),
+        };
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+    }
+
     /// A page of ours that comes back to where the request was going; the request must be one that can be repeated.
     fn step(&self, page: &str, ask: &Ask<'_>) -> String {
         let prefix = &self.settings.prefix;
         let repeatable = matches!(*ask.method, Method::GET | Method::HEAD);
-        if !repeatable || ask.form() == Form::Json || ask.form() == Form::Grpc || ask.path_and_query.len() > return_to::MAX_BYTES {
-            return format!("{prefix}{page}");
+        let for_people = !matches!(ask.form(), Form::Json | Form::Grpc);
+        let comes_back = repeatable && for_people && ask.path_and_query.len() <= return_to::MAX_BYTES;
+        let (origin, rd) = self.way_back(ask, comes_back);
+        if !comes_back {
+            return format!("{origin}{prefix}{page}");
         }
-        let rd = return_to::parse(ask.path_and_query, None);
-        let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("rd", &rd).finish();
-        format!("{prefix}{page}?{query}")
+        coming_back(&format!("{origin}{prefix}{page}"), &rd)
+    }
+
+    /// Where our pages are for the browser that an answer goes to (empty: where it is already), and where they lead back.
+    ///
+    /// An answer that another proxy passes on gets an absolute link, of `public_url` when the request was for its host or
+    /// for the site that a session is good for, else of the request's own host when `allowed_hosts` says that it is
+    /// one of ours (requirement FWD-4). Otherwise the browser resolves the path, which leads nowhere else.
+    fn way_back(&self, ask: &Ask<'_>, comes_back: bool) -> (String, String) {
+        let path = || if comes_back { return_to::parse(ask.path_and_query, None) } else { String::new() };
+        let context = match (ask.asker, ask.context) {
+            (Asker::Proxy | Asker::ProxyByStatus, Some(context)) => context,
+            (Asker::Client, _) | (Asker::Proxy | Asker::ProxyByStatus, None) => return (String::new(), path()),
+        };
+        let here = format!("{}://{}", context.scheme.as_str(), context.authority);
+        if let Some(public) = &self.settings.public_url {
+            let origin = public.origin().ascii_serialization();
+            if public.host_str() == Some(context.host.as_str()) {
+                return (origin, path());
+            }
+            let url = return_to::parse(&format!("{here}{}", ask.path_and_query), self.site.as_ref());
+            if url != "/" {
+                return (origin, url);
+            }
+        }
+        let known = !self.settings.context.allowed_hosts.is_empty();
+        (if known { here } else { String::new() }, path())
     }
 
     fn step_or_told(&self, ask: &Ask<'_>, page: &str, text: &str, told: &Told) -> Response<Body> {
         let href = self.step(page, ask);
         match ask.form() {
-            Form::Navigation => reply::redirect(StatusCode::FOUND, &href),
+            Form::Navigation => send_to(ask, told, &href),
             Form::Submission => pages::message(self, told, Some(Link { href: &href, text, top: false }), ask.request_id),
             Form::Frame => pages::message(self, told, Some(Link { href: &href, text, top: true }), ask.request_id),
             Form::Json | Form::Grpc => self.told(ask, told),
@@ -172,6 +254,26 @@ impl Web {
             Form::Navigation | Form::Submission | Form::Frame => pages::message(self, told, None, request_id),
             Form::Json => reply::error(told, request_id, None),
             Form::Grpc => reply::grpc(told),
+        }
+    }
+}
+
+/// A page of ours that leads to `rd` in the end.
+fn coming_back(page: &str, rd: &str) -> String {
+    let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("rd", rd).finish();
+    format!("{page}?{query}")
+}
+
+/// Sends a browser to a page of ours; a proxy that looks at the status alone finds the place in a header.
+fn send_to(ask: &Ask<'_>, told: &Told, href: &str) -> Response<Body> {
+    match ask.asker {
+        Asker::Client | Asker::Proxy => reply::redirect(StatusCode::FOUND, href),
+        Asker::ProxyByStatus => {
+            let mut response = reply::empty(told.status);
+            if let Ok(href) = HeaderValue::from_str(href) {
+                response.headers_mut().insert(X_NULLPASS_LOCATION, href);
+            }
+            response
         }
     }
 }
