@@ -9,12 +9,15 @@ use super::{Error, public_origin};
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::forward_auth::Announcement;
 use crate::limit::Limiter;
+use crate::policy::network::Networks;
 use crate::policy::rules::Policy;
 use crate::proxy::Proxy;
 use crate::server::answered::Recorder;
 use crate::server::connection::Settings as ConnectionSettings;
-use crate::server::{Gateway, tls};
+use crate::server::tls::Tls;
+use crate::server::{self, Gateway};
 use crate::tasks::Tasks;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::web::{self, Web};
@@ -25,6 +28,8 @@ use crate::wire::cookie::Names;
 #[derive(Debug)]
 pub(super) struct Lasting {
     pub(super) auth: Arc<Auth>,
+    /// Changes by itself when its settings or files do.
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) access: AccessLog,
     pub(super) metrics: Arc<Metrics>,
     pub(super) undeclared: Arc<AtomicU64>,
@@ -39,7 +44,6 @@ pub(super) struct Lasting {
 pub(super) struct Parts {
     policy: Policy,
     pub(super) proxy: Arc<Proxy>,
-    tls: Option<tokio_rustls::TlsAcceptor>,
 }
 
 /// A configuration and what serves by it.
@@ -53,20 +57,23 @@ pub(super) struct Generation {
 
 impl Parts {
     /// Reads and prepares everything that can be wrong with a configuration.
-    pub(super) fn prepare(config: &Config, requests: &Tasks) -> Result<Self, Error> {
-        let tls = config.server.tls.as_ref().map(tls::server_config).transpose()?.map(Into::into);
+    /// Upstreams that are as they were `before` go on with their connections, health and counters.
+    pub(super) fn prepare(config: &Config, requests: &Tasks, before: Option<&Generation>) -> Result<Self, Error> {
         let policy = Policy::new(config.default_policy, &config.rules)
             .map_err(|problems| Error::Start(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
-        let proxy =
-            Proxy::new(&config.upstreams, &config.identity, &config.accounts.admin_group, config.limits.max_body, requests.clone())?;
-        Ok(Self { policy, proxy, tls })
+        let (upstreams, identity, admins) = (&config.upstreams, &config.identity, &config.accounts.admin_group);
+        let proxy = match before {
+            Some(before) => before.proxy.reloaded(upstreams, identity, admins, config.limits.max_body)?,
+            None => Proxy::new(upstreams, identity, admins, config.limits.max_body, requests.clone())?,
+        };
+        Ok(Self { policy, proxy })
     }
 }
 
 impl Generation {
     /// Puts the parts together. Nothing can go wrong any more. A limit of `before` whose rate is the same goes on counting.
     pub(super) fn new(config: Config, parts: Parts, lasting: &Lasting, before: Option<&Self>) -> Self {
-        let Parts { policy, proxy, tls } = parts;
+        let Parts { policy, proxy } = parts;
         let recorder = Recorder {
             access: lasting.access.clone(),
             metrics: Arc::clone(&lasting.metrics),
@@ -83,19 +90,23 @@ impl Generation {
             prefix: config.server.prefix.clone(),
             limiter: Limiter::of(config.limits.requests_per_ip, limiter),
             always_second_factor: config.two_factor.always_required,
+            announcement: Announcement::new(&config.identity, &config.upstreams, &config.accounts.admin_group),
             assertion: config.identity.assertion.clone(),
             forward_token: config.identity.forward_token,
+            hsts: server::hsts::header(&config.server),
             clock: lasting.clock.clone(),
             recorder: Arc::new(recorder),
         });
         let settings = Arc::new(ConnectionSettings {
-            tls,
+            tls: lasting.tls.clone(),
+            proxy_protocol: config.server.proxy_protocol,
+            trusted_proxies: Networks::new(&config.server.trusted_proxies),
             header_timeout: config.server.header_timeout,
             idle_timeout: config.server.idle_timeout,
             max_header_size: config.server.max_header_size,
             max_headers: config.server.max_headers,
             http2: config.server.http2,
-            open: lasting.metrics.connections.clone(),
+            metrics: Arc::clone(&lasting.metrics),
             closed: lasting.closed.clone(),
         });
         Self { config, gateway, proxy, settings }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::reload::{Counts, Reloads};
 use crate::auth::{self, Auth};
 use crate::proxy::{Proxy, UpstreamCounters};
+use crate::server::tls::Tls;
 use crate::telemetry::{AccessLog, Metrics};
 
 /// All of them.
@@ -18,6 +19,7 @@ pub(super) fn metrics(
     access: &AccessLog,
     undeclared: &Arc<AtomicU64>,
     reloads: &Reloads,
+    tls: Option<&Arc<Tls>>,
 ) -> Metrics {
     let mut metrics = Metrics::new();
     let sessions = Arc::clone(auth);
@@ -73,6 +75,9 @@ pub(super) fn metrics(
         vec![("done".to_owned(), reload(|counts| &counts.done)), ("refused".to_owned(), reload(|counts| &counts.refused))],
     );
     upstreams(&mut metrics, proxy);
+    if let Some(tls) = tls {
+        tls.measure(&mut metrics);
+    }
     let values = Arc::clone(proxy);
     metrics.read_from("identity_values_dropped", "Identity header values that held control bytes", move || {
         values.load().counters().dropped_values.load(Ordering::Relaxed) as f64
@@ -83,12 +88,16 @@ pub(super) fn metrics(
 /// One number an upstream; which upstreams there are changes with the configuration.
 #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in floating point")]
 fn upstreams(metrics: &mut Metrics, proxy: &Arc<ArcSwap<Proxy>>) {
-    let each: [(&str, &str, Count); 5] = [
+    let each: [(&str, &str, Count); 7] = [
         ("upstream_connections", "Open connections to the upstream", |counters| &counters.open),
         ("upstream_in_flight", "Requests in flight to the upstream", |counters| &counters.in_flight),
         ("upstream_upgrades", "Open upgraded connections", |counters| &counters.upgrades),
         ("upstream_retries", "Further tries since the start", |counters| &counters.retries),
+        ("upstream_retries_refused", "Further tries that were not made because there had been too many", |counters| {
+            &counters.retries_refused
+        }),
         ("upstream_saturated", "Requests that found no connection", |counters| &counters.saturated),
+        ("upstream_ejections", "Times an endpoint was taken out", |counters| &counters.ejections),
     ];
     for (name, help, read) in each {
         let proxy = Arc::clone(proxy);
@@ -98,6 +107,11 @@ fn upstreams(metrics: &mut Metrics, proxy: &Arc<ArcSwap<Proxy>>) {
             named.map(|((_, name), counters)| (name.to_owned(), read(counters).load(Ordering::Relaxed) as f64)).collect()
         });
     }
+    let endpoints = Arc::clone(proxy);
+    metrics.read_changing("upstream_endpoints", "Endpoints of the upstream that are in service", move || {
+        let proxy = endpoints.load();
+        proxy.names().map(|(index, name)| (name.to_owned(), proxy.endpoints_in(index) as f64)).collect()
+    });
     let proxy = Arc::clone(proxy);
     metrics.read_changing("upstream_up", "Whether requests are sent to the upstream", move || {
         let proxy = proxy.load();

@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::generation::{Generation, Lasting, Parts, auth_settings};
@@ -28,7 +27,8 @@ use crate::config::{Config, Listen};
 use crate::crypto::seal::{self, MasterKey, StorageKey};
 use crate::jobs;
 use crate::proxy::{Proxy, SetupError, UpstreamIndex};
-use crate::server::{self, Listener, Workers, worker};
+use crate::server::tls::Tls;
+use crate::server::{self, Inherited, Listener, Places, Redirect, Workers, activation, worker};
 use crate::store::sled::SledStore;
 use crate::store::{self, Store};
 use crate::tasks::Tasks;
@@ -45,13 +45,15 @@ const MASTER_KEY_FILE: &str = "master.key";
 pub fn serve(config: Config, notices: Vec<String>, origin: Option<Origin>) -> Result<(), Error> {
     let level = log::start(&config.log);
     crate::crypto::token::install_provider();
+    // Before there are threads: it changes the environment.
+    let inherited = Inherited::from_environment();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("main")
         .enable_all()
         .build()
         .map_err(|source| Error::Start(source.to_string()))?;
-    let done = runtime.block_on(run(config, notices, origin, level));
+    let done = runtime.block_on(run(config, notices, origin, level, inherited));
     // What is still there had its grace; a blocked thread must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(500));
     done
@@ -97,7 +99,7 @@ fn public_origin(config: &Config) -> String {
     }
 }
 
-async fn run(config: Config, notices: Vec<String>, origin: Option<Origin>, level: Level) -> Result<(), Error> {
+async fn run(config: Config, notices: Vec<String>, origin: Option<Origin>, level: Level, inherited: Inherited) -> Result<(), Error> {
     for notice in &notices {
         tracing::warn!("{notice}");
     }
@@ -105,11 +107,12 @@ async fn run(config: Config, notices: Vec<String>, origin: Option<Origin>, level
     // Opened by `start`, after everything that can be wrong without it was looked at.
     let tasks = Tasks::new();
     let store = config.clone();
-    let running = start_logging(config, open_store(&store, &tasks), Clock::system(), level).await?;
+    let running = Box::pin(start_with(inherited, level, config, open_store(&store, &tasks), Clock::system())).await?;
     let reloader = Arc::clone(&running.reloader);
     if let Some(origin) = &origin {
         running.background.spawn(Arc::clone(&reloader).watch(origin.clone()));
     }
+    activation::notify(activation::State::Ready);
 
     // Until somebody ends it.
     while matches!(signals.next().await, Asked::Reload) {
@@ -118,6 +121,8 @@ async fn run(config: Config, notices: Vec<String>, origin: Option<Origin>, level
             None => tracing::warn!("there is no configuration file to read again"),
         }
     }
+    running.draining.store(true, Ordering::Release);
+    activation::notify(activation::State::Stopping);
     running.stop(signals.stop()).await
 }
 
@@ -127,6 +132,7 @@ pub struct Running {
     reloader: Arc<Reloader>,
     addresses: Vec<SocketAddr>,
     admin_address: Option<SocketAddr>,
+    redirect_address: Option<SocketAddr>,
     draining: Arc<AtomicBool>,
     closed: CancellationToken,
     accepting: Tasks,
@@ -139,34 +145,54 @@ pub struct Running {
 /// Starts the sidecar and returns when it answers. `store` is awaited once the configuration has proven usable without
 /// it; nothing is bound before it is there.
 pub async fn start(config: Config, store: impl Future<Output = Result<Arc<dyn Store>, Error>>, clock: Clock) -> Result<Running, Error> {
-    start_logging(config, store, clock, Level::fixed()).await
+    start_on(Inherited::none(), config, store, clock).await
 }
 
-/// The same, in a process whose log is ours.
-async fn start_logging(
+/// The same on sockets that somebody else holds open, as far as they are for addresses of the configuration.
+pub async fn start_on(
+    inherited: Inherited,
     config: Config,
     store: impl Future<Output = Result<Arc<dyn Store>, Error>>,
     clock: Clock,
+) -> Result<Running, Error> {
+    // In a box: it is large, and whoever runs it inside a program of their own needs no room for it.
+    Box::pin(start_with(inherited, Level::fixed(), config, store, clock)).await
+}
+
+/// The same in a process whose log is ours.
+async fn start_with(
+    mut inherited: Inherited,
     level: Level,
+    config: Config,
+    store: impl Future<Output = Result<Arc<dyn Store>, Error>>,
+    clock: Clock,
 ) -> Result<Running, Error> {
     crate::crypto::token::install_provider();
     // Everything that can fail does so before a port is bound.
+    let new_tls = |tls| Tls::new(tls, config.storage.path.clone(), clock.clone());
+    let tls = config.server.tls.as_ref().map(new_tls).transpose()?;
     let (requests, background) = (Tasks::new(), Tasks::new());
-    let parts = Parts::prepare(&config, &requests)?;
+    let parts = Parts::prepare(&config, &requests, None)?;
     let auth = open(&config, store.await?, &clock, &background).await?;
     // An administrator that can't be made is a wrong configuration, and that never takes a port.
     welcome(&auth, &config, &clock).await?;
+    if let Some(tls) = &tls {
+        tls.start(&background)?;
+    }
     let socket_path = config.storage.path.join(&config.admin.socket);
     let socket = admin::socket::Listener::bind(&socket_path).await.map_err(|error| Error::Start(error.to_string()))?;
     let mut listeners = Vec::with_capacity(config.server.listen.len());
     for address in &config.server.listen {
-        listeners.push(Listener::bind(address)?);
+        listeners.push(Listener::open(address, &mut inherited)?);
     }
     let admin_listener = match config.admin.listen {
         Some(address) => Some(bind_admin(address).await?),
         None => None,
     };
-    let addresses = listeners.iter().filter_map(Listener::tcp_address).collect();
+    inherited.warn_of_others();
+    let addresses: Vec<_> = listeners.iter().filter_map(Listener::tcp_address).collect();
+    let redirect = Redirect::bind(&config.server, addresses.first().copied(), clock.clone()).await?;
+    let redirect_address = redirect.as_ref().and_then(Redirect::address);
     let admin_address = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
 
     // What the request path is made of.
@@ -174,10 +200,11 @@ async fn start_logging(
     let undeclared = Arc::new(AtomicU64::new(0));
     let proxy = Arc::new(ArcSwap::new(Arc::clone(&parts.proxy)));
     let counts = Reloads::default();
-    let metrics = Arc::new(metrics::metrics(&auth, &proxy, &access, &undeclared, &counts));
+    let metrics = Arc::new(metrics::metrics(&auth, &proxy, &access, &undeclared, &counts, tls.as_ref()));
     let closed = CancellationToken::new();
     let lasting = Lasting {
         auth: Arc::clone(&auth),
+        tls,
         access,
         metrics: Arc::clone(&metrics),
         undeclared,
@@ -185,7 +212,7 @@ async fn start_logging(
         requests: requests.clone(),
         closed: closed.clone(),
     };
-    let places = Arc::new(Semaphore::new(config.server.max_connections));
+    let places = Places::new(config.server.max_connections);
     let count = worker::count(config.server.workers);
     let generation = Generation::new(config, parts, &lasting, None);
     let worker::Started { workers, everywhere, threads } =
@@ -199,7 +226,7 @@ async fn start_logging(
         let state = admin::State {
             auth: Arc::clone(&auth),
             clock: clock.clone(),
-            metrics,
+            metrics: Arc::clone(&metrics),
             draining: Arc::clone(&draining),
             probe: probe(&proxy),
             upstreams: upstream_names(&proxy),
@@ -209,7 +236,11 @@ async fn start_logging(
     let accepting = Tasks::new();
     for listener in listeners {
         tracing::info!(address = %listener.address(), "listening");
-        accepting.spawn(listener.run(Arc::clone(&workers), Arc::clone(&places), accepting.clone()));
+        accepting.spawn(listener.run(Arc::clone(&workers), places.clone(), Arc::clone(&metrics), accepting.clone()));
+    }
+    if let Some(redirect) = redirect {
+        tracing::info!(address = ?redirect_address, "redirecting to https");
+        accepting.spawn(redirect.run(accepting.clone()));
     }
     drop(workers);
     jobs::start(&auth, &clock, &background);
@@ -224,10 +255,23 @@ async fn start_logging(
         background: background.clone(),
         level,
         counts,
+        draining: Arc::clone(&draining),
         busy: tokio::sync::Mutex::default(),
     };
     let reloader = Arc::new(reloader);
-    Ok(Running { reloader, addresses, admin_address, draining, closed, accepting, requests, background, operators, threads })
+    Ok(Running {
+        reloader,
+        addresses,
+        admin_address,
+        redirect_address,
+        draining,
+        closed,
+        accepting,
+        requests,
+        background,
+        operators,
+        threads,
+    })
 }
 
 impl Running {
@@ -239,6 +283,16 @@ impl Running {
     /// Where `admin.listen` answers.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// Where `server.tls.http_redirect` answers.
+    pub fn redirect_address(&self) -> Option<SocketAddr> {
+        self.redirect_address
+    }
+
+    /// The TLS of its listeners; reload it when the configuration or a file of it has changed.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.reloader.lasting.tls.as_ref()
     }
 
     /// The use cases that it serves, for whoever runs it inside a program of their own.
@@ -267,11 +321,14 @@ impl Running {
             () = drained => {}
             () = at_once => tracing::warn!("a second signal: stopping at once"),
         }
+        // At once also means that whoever accepts has to go: the workers live as long as they do.
+        self.accepting.stop();
+        self.requests.cut();
         self.closed.cancel();
         self.background.stop();
         self.operators.stop();
         tokio::select! {
-            () = async { self.background.wait().await; self.operators.wait().await } => {}
+            () = async { self.accepting.wait().await; self.background.wait().await; self.operators.wait().await } => {}
             () = tokio::time::sleep(Duration::from_secs(2)) => {}
         }
         let flushed = self.reloader.lasting.auth.close().await;
@@ -294,14 +351,25 @@ impl Drop for Running {
     }
 }
 
-/// Goes on accepting for `shutdown_delay`, then takes what already queues, then lets what is in flight finish.
+/// Of `shutdown_grace`, what is kept for closing connections that use all of it, in a sound way.
+const CUT: Duration = Duration::from_millis(500);
+
+/// Goes on accepting for `shutdown_delay`, then takes what already queues, then lets what is in flight finish. What does
+/// not end by itself, such as a `WebSocket`, is ended shortly before the grace is over.
 async fn drain(config: &Config, accepting: &Tasks, requests: &Tasks) {
     tokio::time::sleep(config.server.shutdown_delay).await;
     accepting.stop();
     accepting.wait().await;
     requests.stop();
-    if tokio::time::timeout(config.server.shutdown_grace, requests.wait()).await.is_err() {
-        tracing::warn!(tasks = requests.len(), "some requests did not finish within shutdown_grace and are cut off");
+    let grace = config.server.shutdown_grace;
+    let last = CUT.min(grace / 4);
+    if tokio::time::timeout(grace.saturating_sub(last), requests.wait()).await.is_ok() {
+        return;
+    }
+    tracing::warn!(tasks = requests.len(), "some requests did not finish within shutdown_grace and are cut off");
+    requests.cut();
+    if tokio::time::timeout(last, requests.wait()).await.is_err() {
+        tracing::warn!(tasks = requests.len(), "some did not even end then");
     }
 }
 
