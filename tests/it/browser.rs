@@ -169,6 +169,34 @@ async fn other_sites_do_not_act_with_the_cookie() {
     server.send("POST", "/x", &[("cookie", &cookie)], b"").await.is(200);
 }
 
+// Cross-cutting 4: a browser that was told a password sends it unasked too, and no `SameSite` keeps it back.
+#[tokio::test]
+async fn other_sites_do_not_act_with_a_password() {
+    let server = Server::start("[[rules]]\npath = \"/hook/**\"\npolicy = \"authenticated\"\nbasic = true\ncross_site = true\n[[rules]]\npath = \"/**\"\npolicy = \"authenticated\"\nbasic = true\n").await;
+    let (_, token) = server.signed_in("ada@example.com").await;
+    let made = json!({ "name": "t", "currentPassword": PASSWORD });
+    let made = server.api("POST", "/auth/tokens", Some(&token), &made).await.is(201).json();
+    for password in [PASSWORD, made["token"].as_str().unwrap()] {
+        let credential = crate::support::basic("ada@example.com", password);
+        let of = ("authorization", credential.as_str());
+        for from in [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "same-site")] {
+            assert_eq!(server.send("POST", "/dav/x", &[of, from], b"").await.is(403).code(), "cross_site");
+            server.get("/ws", &[of, from, ("connection", "upgrade"), ("upgrade", "websocket")]).await.is(403);
+            assert!(server.upstream.take().is_empty());
+            server.get("/dav/x", &[of, from]).await.is(200);
+            server.send("POST", "/hook/x", &[of, from], b"").await.is(200);
+            server.upstream.take();
+        }
+        // Programs say nothing about where they come from.
+        server.send("POST", "/dav/x", &[of], b"").await.is(200);
+        server.send("POST", "/dav/x", &[of, ("sec-fetch-site", "same-origin")], b"").await.is(200);
+        server.upstream.take();
+    }
+    // A wrong one is told so, wherever it comes from.
+    let wrong = crate::support::basic("ada@example.com", "np_wrong");
+    server.send("POST", "/dav/x", &[("authorization", &wrong), ("origin", "null")], b"").await.is(401);
+}
+
 // RED-1: signing in leads nowhere else.
 #[tokio::test]
 async fn signing_in_leads_to_our_own_origin() {

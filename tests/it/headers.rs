@@ -160,6 +160,38 @@ async fn connection_names_nothing_of_ours() {
     assert_eq!(request.one("x-hop"), None);
 }
 
+// TOK-2, FAIL-1: a token of ours is not forwarded because it is written as others write theirs.
+#[tokio::test]
+async fn a_token_of_ours_stays_here_however_it_is_written() {
+    let server = Server::start("[[rules]]\npath = \"/public/**\"\npolicy = \"public\"\n").await;
+    let (_, token) = server.signed_in("ada@example.com").await;
+    let made = serde_json::json!({ "name": "t", "currentPassword": crate::support::PASSWORD });
+    let made = server.api("POST", "/auth/tokens", Some(&token), &made).await.is(201).json();
+    for token in [token.as_str(), made["token"].as_str().unwrap()] {
+        for value in [
+            format!("Token {token}"),
+            format!("token={token}"),
+            token.to_owned(),
+            format!("Basic {token}"),
+            format!("Bearer token={token}"),
+            format!("GoogleLogin auth=\"{token}\""),
+            crate::support::basic(token, ""),
+            crate::support::basic(token, "x-oauth-basic"),
+        ] {
+            for path in ["/public/x", "/x"] {
+                server.get(path, &[("authorization", &value)]).await.is(401);
+                assert!(server.upstream.take().is_empty(), "{path} {value}");
+            }
+        }
+    }
+    for others in
+        ["Token abc", "Digest username=\"ada\", realm=\"x\"", "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host", "Basic !", "x"]
+    {
+        server.get("/public/x", &[("authorization", others)]).await.is(200);
+        assert_eq!(server.upstream.only().one("authorization").as_deref(), Some(others));
+    }
+}
+
 // HDR-4: what is there twice is not chosen from.
 #[tokio::test]
 async fn two_of_a_kind_are_none() {

@@ -151,3 +151,20 @@ async fn endless_continuations_end_the_connection() {
     assert!(flood(&server, empty, 4 << 20).await.is_some(), "half a million empty frames were taken");
     server.get("/public/a", &[]).await.is(200);
 }
+
+// RFC 9110, section 9.3.2: over HTTP/1.1 hyper leaves the body of an answer to HEAD out by itself; over HTTP/2 it would be
+// a protocol error that fails the client's request.
+#[tokio::test]
+async fn a_refused_head_has_a_length_and_no_body() {
+    let server = Server::start(TOML).await;
+    let mut sender = client(&server).await;
+    for (path, expected) in [("/private", 401), ("/public/%2e%2e/private", 400), ("/_auth/api/health", 200)] {
+        let mut request = request(path, &[]);
+        *request.method_mut() = http::Method::HEAD;
+        let (answer, _) = sender.send_request(request, true).unwrap();
+        let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status().as_u16(), expected);
+        assert_ne!(answer.headers()["content-length"], "0");
+        assert!(answer.into_body().data().await.is_none());
+    }
+}

@@ -6,17 +6,26 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
-    reason = "a test that can't go on fails"
+    clippy::float_cmp,
+    reason = "a test that can't go on fails, and what is counted is whole"
 )]
 
 mod away;
 mod browser;
+mod deciders;
+mod drain;
+mod forward_auth;
+mod grpc;
 mod headers;
 mod http2;
+mod limits;
 mod null_pass;
+mod parked;
 mod path;
 mod programs;
 mod property;
+mod proxy_protocol;
+mod redirect;
 mod reload;
 mod sessions;
 mod sign_in;
@@ -24,3 +33,5 @@ mod smuggling;
 mod start;
 mod support;
 mod tls;
+mod upstreams;
+mod websocket;

@@ -74,7 +74,7 @@ fn values() -> impl Strategy<Value = String> {
     prop_oneof![3 => known.prop_map(str::to_owned), 1 => "[ -~]{0,30}"]
 }
 
-fn paths() -> impl Strategy<Value = String> {
+pub(crate) fn paths() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "public", "admin", "_auth", "a", "", ".", "..", "%2e", "%2e%2e", "..;", "%2f", "%5c", "\\", "%61dmin", "ADMIN", ";x=y", "%00",
         "%25", "%252f", "#", "?", "login", "api",

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nullpass::config::{Access, Rate, UpstreamTls};
+use nullpass::config::{Access, Config, Rate, UpstreamTls, UpstreamUrl};
 use nullpass::tasks::Tasks;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Connection, Server, Upstream};
 
@@ -38,8 +39,7 @@ async fn upstreams_and_texts_change_and_sessions_stay() {
     server
         .reload(|config| {
             config.upstreams[0].name = "other".to_owned();
-            config.upstreams[0].url =
-                nullpass::config::UpstreamUrl::Tcp { tls: false, host: "127.0.0.1".to_owned(), port: url.port().unwrap() };
+            config.upstreams[0].urls = vec![UpstreamUrl::Tcp { tls: false, host: "127.0.0.1".to_owned(), port: url.port().unwrap() }];
             config.ui.name = "The Door".to_owned();
         })
         .await
@@ -63,7 +63,7 @@ async fn what_is_wrong_changes_nothing() {
     let refused = server
         .reload(|config| {
             config.rules[0].access = Access::Deny;
-            config.upstreams[0].url = nullpass::config::UpstreamUrl::Tcp { tls: true, host: "localhost".to_owned(), port: 1 };
+            config.upstreams[0].urls = vec![UpstreamUrl::Tcp { tls: true, host: "localhost".to_owned(), port: 1 }];
             config.upstreams[0].tls = UpstreamTls { ca: Some("/nowhere/ca.pem".into()), ..UpstreamTls::default() };
         })
         .await;
@@ -179,4 +179,104 @@ async fn nothing_is_lost_across_twenty_reloads() {
     assert!(changing.await.unwrap() >= 20);
     tasks.wait().await;
     assert_eq!(answered.load(Ordering::Relaxed), 10_000);
+}
+
+// A certificate that can't be read is as good a reason as any other, whatever is right beside it; and the other way round.
+#[tokio::test]
+async fn tls_and_the_rest_change_together_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    for name in ["a", "b"] {
+        let made = rcgen::generate_simple_self_signed([format!("{name}.test")]).unwrap();
+        std::fs::write(path.join(format!("{name}.crt")), made.cert.pem()).unwrap();
+        std::fs::write(path.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+    }
+    let (text, socket) = (path.display(), path.join("http.sock"));
+    let listen = format!("[server]\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]\n", socket.display());
+    let server = Server::start(&format!("{listen}[server.tls]\ncert = \"{text}/a.crt\"\nkey = \"{text}/a.key\"\n{PUBLIC}")).await;
+    let names = || server.tls().not_after().into_keys().collect::<Vec<_>>();
+    let status = || async {
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        stream.write_all(b"GET /public/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer[9..12].to_owned()
+    };
+    let certificate = |name: &str| {
+        let (cert, key) = (path.join(format!("{name}.crt")), path.join(format!("{name}.key")));
+        move |config: &mut Config| {
+            let pair = &mut config.server.tls.as_mut().unwrap().certificates[0];
+            (pair.cert, pair.key) = (cert, key);
+        }
+    };
+    let (good, bad) = (certificate("b"), certificate("nowhere"));
+    server
+        .reload(|config| {
+            bad(config);
+            config.rules[0].access = Access::Deny;
+        })
+        .await
+        .unwrap_err();
+    assert_eq!((names(), status().await), (vec!["a.test".to_owned()], "200".to_owned()));
+    server
+        .reload(|config| {
+            good(config);
+            config.rules[0].access = Access::Deny;
+            config.upstreams[0].urls = vec![UpstreamUrl::Tcp { tls: true, host: "localhost".to_owned(), port: 1 }];
+            config.upstreams[0].tls = UpstreamTls { ca: Some("/nowhere/ca.pem".into()), ..UpstreamTls::default() };
+        })
+        .await
+        .unwrap_err();
+    assert_eq!((names(), status().await), (vec!["a.test".to_owned()], "200".to_owned()));
+    let good = certificate("b");
+    server
+        .reload(|config| {
+            good(config);
+            config.rules[0].access = Access::Deny;
+        })
+        .await
+        .unwrap();
+    assert_eq!((names(), status().await), (vec!["b.test".to_owned()], "403".to_owned()));
+}
+
+// The identity that a session has ready is of no use where more is asked for since.
+#[tokio::test]
+async fn what_a_reload_demands_counts_for_open_sessions_and_streams() {
+    let server = Server::start("").await;
+    let (_, token) = server.signed_in("ada@example.com").await;
+    let socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(socket).await.unwrap();
+    drop(Tasks::new().spawn(connection));
+    let ask = |sender: &mut h2::client::SendRequest<bytes::Bytes>| {
+        let request = http::Request::get("http://app.example.com/private").header("authorization", format!("Bearer {token}"));
+        sender.send_request(request.body(()).unwrap(), true).unwrap().0
+    };
+    assert_eq!(ask(&mut sender).await.unwrap().status(), 200);
+    server.reload(|config| config.two_factor.always_required = true).await.unwrap();
+    assert_ne!(ask(&mut sender).await.unwrap().status(), 200);
+    assert_ne!(server.status(&token).await, 200);
+    server.reload(|config| config.default_policy = Access::Deny).await.unwrap();
+    assert_eq!(ask(&mut sender).await.unwrap().status(), 403);
+    server.reload(|_| {}).await.unwrap();
+    assert_eq!(ask(&mut sender).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_bound_that_goes_down_and_up_holds() {
+    let server = Server::start(&format!("[server]\nmax_connections = 2\n{PUBLIC}")).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut connection = server.connect().await;
+        connection.send("GET", "/public/a", &[], b"").await.is(200);
+        open.push(connection);
+    }
+    for _ in 0..3 {
+        server.reload(|config| config.server.max_connections = 1).await.unwrap();
+        server.reload(|_| {}).await.unwrap();
+    }
+    let mut third = server.connect().await;
+    third.write(b"GET /public/c HTTP/1.1\r\nHost: app.example.com\r\n\r\n").await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), third.answer(false)).await.is_err(), "two are open and two may be");
+    open.pop();
+    third.answer(false).await.unwrap().is(200);
 }

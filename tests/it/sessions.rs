@@ -209,6 +209,74 @@ async fn cookies_renew_themselves_with_navigations() {
     assert_eq!(server.status_by_cookie(&renewed).await, 401);
 }
 
+// CACHE-1: what sets or expires a cookie is kept by no cache that serves others, on a public path either.
+#[tokio::test]
+async fn no_shared_cache_keeps_an_answer_that_touches_the_cookie() {
+    let server = Server::start("[[rules]]\npath = \"/**\"\npolicy = \"public\"\n").await;
+    server.account("ada@example.com", &[]).await;
+    let token = server.log_in_by_cookie("ada@example.com").await;
+    server.upstream.answer(|_| {
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: public, max-age=60\r\nCDN-Cache-Control: max-age=60\r\nX-Accel-Expires: 60\r\n\r\n"
+            .to_vec()
+    });
+    server.wait(5 * 24 * 3600);
+    for (cookie, cache_control) in
+        [(format!("nullpass={token}"), "private, no-store"), ("nullpass=worthless".to_owned(), "max-age=60, private")]
+    {
+        let answer = server.get("/page", &with(&NAVIGATE, ("cookie", &cookie))).await.is(200);
+        assert!(answer.cookie("nullpass").is_some(), "{cookie}");
+        assert_eq!(answer.all("cache-control"), [cache_control]);
+        assert!(answer.all("cdn-cache-control").is_empty() && answer.all("x-accel-expires").is_empty(), "{cookie}");
+    }
+    assert_eq!(server.get("/page", &NAVIGATE).await.is(200).field("cdn-cache-control"), "max-age=60");
+}
+
+// SES-3: a session that ends while the application is at work is told like every other missing one.
+#[tokio::test]
+async fn an_answer_that_is_waited_for_ends_with_the_session() {
+    let server = Server::start("").await;
+    server.account("ada@example.com", &[]).await;
+    // The beginning of an answer, and no more.
+    server.upstream.answer(|_| b"HTTP/1.1".to_vec());
+    let html = ("accept", "text/html");
+    let navigate = [html, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    let frame = [html, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+    for (method, fields, status) in [
+        ("GET", &[][..], 401),
+        ("GET", &navigate, 302),
+        ("POST", &navigate, 401),
+        ("GET", &frame, 401),
+        ("POST", &[("content-type", "application/grpc")], 401),
+    ] {
+        let token = server.log_in("ada@example.com").await;
+        let bearer = format!("Bearer {token}");
+        let mut connection = server.connect().await;
+        let fields = [fields, &[("authorization", bearer.as_str())]].concat();
+        let end = async {
+            while server.upstream.take().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            server.api("POST", "/auth/logout", Some(&token), &Value::Null).await.is(200);
+        };
+        let (answer, ()) = tokio::join!(connection.send(method, "/work?a=b", &fields, b""), end);
+        let answer = answer.is(status);
+        let shown = format!("{method} {fields:?}");
+        assert_eq!(answer.field("cache-control"), "no-store", "{shown}");
+        match (status, answer.field("content-type")) {
+            (302, _) => assert_eq!(answer.field("location"), "/_auth/login?rd=%2Fwork%3Fa%3Db"),
+            (_, "application/json") => {
+                assert_eq!((&*answer.code(), answer.field("www-authenticate")), ("session_ended", "Bearer"));
+                assert_eq!(answer.json()["loginUrl"], "/_auth/login");
+            }
+            (_, "application/grpc") => assert_eq!(answer.field("grpc-status"), "16"),
+            (_, page) => {
+                assert_eq!((page, answer.field("www-authenticate")), ("text/html; charset=utf-8", "Bearer"), "{shown}");
+                assert!(answer.text().contains("href=\"/_auth/login\""), "{shown}");
+            }
+        }
+    }
+}
+
 // The renewed one is known after a restart as well.
 #[tokio::test]
 async fn sessions_survive_a_restart() {

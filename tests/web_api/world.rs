@@ -345,8 +345,8 @@ impl Door {
             Credential::None
             | Credential::MalformedBearer(_)
             | Credential::Basic { .. }
-            | Credential::MalformedBasic
-            | Credential::Other => None,
+            | Credential::MalformedBasic(_)
+            | Credential::Other(_) => None,
         };
         let caller = bearer.or_else(|| match cookie::find(&head.headers, &self.names.session) {
             Found::One(token) => self.caller(token, true, &context),

@@ -6,7 +6,7 @@ mod store;
 mod upstream;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use nullpass::auth::register::NewAccount;
 use nullpass::clock::{Clock, ManualClock, Timestamp};
 use nullpass::config::{self, Argon2, Config, Listen, LoadOptions, Overrides};
 use nullpass::model::{Group, Secret, User, UserId};
+use nullpass::server::tls::Tls;
 use nullpass::store::Store;
 use nullpass::store::sled::SledStore;
 use nullpass::tasks::Tasks;
@@ -58,8 +59,13 @@ impl Server {
         std::fs::write(&file, &text).unwrap();
         let options = LoadOptions { file: Some(file), overrides: Overrides::default(), ..LoadOptions::default() };
         let mut config = config::load(&options).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config;
+        // The port is a free one. The address stays, for tests that must not meet another's server on a port of theirs.
+        let ip = config.server.listen.iter().find_map(|listen| match listen {
+            Listen::Tcp(address) => Some(address.ip()),
+            Listen::Unix(_) => None,
+        });
         config.server.listen.retain(|listen| matches!(listen, Listen::Unix(_)));
-        config.server.listen.insert(0, Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))));
+        config.server.listen.insert(0, Listen::Tcp(SocketAddr::new(ip.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0)));
         config.server.workers = 2;
         config.server.shutdown_grace = Duration::from_secs(2);
         config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -119,6 +125,14 @@ impl Server {
 
     pub(crate) fn admin_address(&self) -> SocketAddr {
         self.running.as_ref().unwrap().admin_address().unwrap()
+    }
+
+    pub(crate) fn redirect_address(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().redirect_address().unwrap()
+    }
+
+    pub(crate) fn tls(&self) -> &Arc<Tls> {
+        self.running.as_ref().unwrap().tls().unwrap()
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -207,6 +221,32 @@ impl Server {
         self.auth().check_store(Duration::from_secs(1)).await;
     }
 
+    /// A number of `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = Connection::to(self.admin_address()).await.send("GET", "/metrics", &[], b"").await.is(200).text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    /// Waits until a number of `/metrics` is at least this.
+    pub(crate) async fn metric_reaches(&self, name: &str, wanted: f64) {
+        let mut last = f64::NAN;
+        for _ in 0..100 {
+            last = self.metric(name).await;
+            if last >= wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} is {last}");
+    }
+
+    /// Takes it out of the server, to be stopped while others hold on to the rest.
+    pub(crate) fn take_running(&mut self) -> Running {
+        self.store = None;
+        self.running.take().unwrap()
+    }
+
     /// Moves the clock on, in seconds.
     pub(crate) fn wait(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
@@ -249,4 +289,12 @@ pub(crate) fn code(secret: &str, now: Timestamp) -> String {
 pub(crate) fn basic(user: &str, password: &str) -> String {
     use base64::Engine as _;
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// The answer to a `WebSocket` handshake's key (RFC 6455, section 4.2.2).
+pub(crate) fn websocket_accept(key: &str) -> String {
+    use base64::Engine as _;
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    base64::engine::general_purpose::STANDARD
+        .encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
 }

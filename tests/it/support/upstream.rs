@@ -102,6 +102,9 @@ async fn serve(mut socket: TcpStream, state: Arc<Mutex<State>>) {
             state.answer.as_ref().map(Arc::clone)
         };
         let answer = answer.map_or_else(|| OK.to_vec(), |answer| answer(&request));
+        if request.target().contains("slow") {
+            tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        }
         if answer.is_empty() || socket.write_all(&answer).await.is_err() {
             return;
         }
