@@ -1,5 +1,6 @@
-//! Writes a data folder for `benches/start/run`: `cargo bench --bench fill -- FOLDER [USERS [SESSIONS]]`, by default
-//! 100,000 users and 200,000 live sessions. Everything goes through the store as in production, including the sealed
+//! Writes a data folder for `benches/start/run` and `benches/proxy/run`: `cargo bench --bench fill -- FOLDER [USERS
+//! [SESSIONS [TOKENS]]]`, by default 100,000 users and 200,000 live sessions; the file TOKENS gets the sessions' tokens,
+//! one a line, signed with the folder's own key for the issuer "bench". Everything goes through the store as in production, including the sealed
 //! parts; only the passwords' hash is made once and used for all, since a hash takes longer than all the rest.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and stops when it can't go on")]
@@ -16,15 +17,19 @@ use nullpass::clock::Clock;
 use nullpass::config::{Config, Registration};
 use nullpass::crypto::digest;
 use nullpass::crypto::seal::{MasterKey, Purpose, StorageKey};
+use nullpass::crypto::token::{KeyMaterial, Keyring, SessionClaims};
 use nullpass::model::{
     Amr, DisplayName, Email, Fitness, Generation, Group, KnownToken, Secret, Session, SessionId, TwoFactor, User, UserId,
 };
-use nullpass::store::Store;
 use nullpass::store::sled::SledStore;
+use nullpass::store::{SigningKeyRecord, Store};
 use tokio::task::JoinSet;
 
 /// More would take longer than anybody waits.
 const MOST: usize = 1_000_000;
+
+/// What `iss` says.
+const ISSUER: &str = "bench";
 
 /// Writers at a time; each waits for its write to be durable, so that many share a flush.
 const WRITERS: usize = 512;
@@ -33,16 +38,20 @@ fn main() {
     // `cargo bench` adds a flag of its own.
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let Some(folder) = arguments.next().map(PathBuf::from) else {
-        println!("usage: cargo bench --bench fill -- FOLDER [USERS [SESSIONS]]");
+        println!("usage: cargo bench --bench fill -- FOLDER [USERS [SESSIONS [TOKENS]]]");
         return;
     };
     let mut number = |default: usize| arguments.next().map_or(default, |text| text.parse().unwrap()).min(MOST);
     let (users, sessions) = (number(100_000), number(200_000));
+    let listed = arguments.next();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let clock = Clock::system();
     let began = clock.now();
     let token = runtime.block_on(sign_in(&folder, &clock));
-    runtime.block_on(fill(&folder, users, sessions, &clock));
+    let tokens = runtime.block_on(fill(&folder, users, sessions, &clock));
+    if let Some(listed) = listed {
+        std::fs::write(listed, tokens.join("\n")).unwrap();
+    }
     let took = clock.now().since(began).as_secs_f64();
     println!("{users} users and {sessions} sessions in {} in {took:.0} s", folder.display());
     println!("token {token}");
@@ -53,6 +62,7 @@ async fn sign_in(folder: &std::path::Path, clock: &Clock) -> String {
     let mut config = Config::default();
     folder.clone_into(&mut config.storage.path);
     config.accounts.registration = Registration::Open;
+    config.tokens.issuer = Some(ISSUER.to_owned());
     let auth: Arc<Auth> = open_auth(&config, clock).await.unwrap();
     let new = NewAccount {
         email: "bench@example.com".to_owned(),
@@ -64,11 +74,32 @@ async fn sign_in(folder: &std::path::Path, clock: &Clock) -> String {
     issued.token.expose().clone()
 }
 
-async fn fill(folder: &std::path::Path, users: usize, sessions: usize, clock: &Clock) {
+/// The folder's own signing key.
+async fn keyring(store: &SledStore, key: &StorageKey) -> Keyring {
+    let open = |record: SigningKeyRecord| {
+        let owner = format!("{} {:?}", record.kid, record.algorithm);
+        KeyMaterial {
+            private: Secret::new(key.open(Purpose::SigningKey, owner.as_bytes(), &record.private).unwrap().to_vec()),
+            kid: record.kid,
+            algorithm: record.algorithm,
+            public_jwk: record.public_jwk,
+            created_at: record.created_at,
+            retired_at: record.retired_at,
+        }
+    };
+    let keys = store.signing_keys().await.unwrap().into_iter().map(open).collect();
+    let tokens = Config::default().tokens;
+    Keyring::new(keys, tokens.algorithm, ISSUER, tokens.audience, tokens.leeway).unwrap()
+}
+
+/// The sessions' tokens.
+async fn fill(folder: &std::path::Path, users: usize, sessions: usize, clock: &Clock) -> Vec<String> {
     let store = Arc::new(SledStore::open(folder).unwrap());
     let key = StorageKey::new(&MasterKey::load_or_create(&folder.join("master.key")).unwrap());
     let model = store.user_by_email(&Email::parse("bench@example.com").unwrap()).await.unwrap().unwrap();
     let now = clock.now();
+    let keyring = keyring(&store, &key).await;
+    let mut tokens = Vec::with_capacity(sessions);
     let mut writers = JoinSet::new();
     for at in 0..users {
         let id = UserId::new();
@@ -90,9 +121,26 @@ async fn fill(folder: &std::path::Path, users: usize, sessions: usize, clock: &C
         };
         let share = sessions * (at + 1) / users - sessions * at / users;
         let sessions: Vec<Session> = (0..share)
-            .map(|nth| {
+            .map(|_| {
                 let id = SessionId::new();
-                let expires_at = now.plus(Duration::from_secs(7 * 86400));
+                let expires_at = now.plus(Duration::from_secs(7 * 86400)).whole_second();
+                let claims = SessionClaims {
+                    user_id: user.id,
+                    email: user.email.clone(),
+                    iat: now.as_secs(),
+                    exp: expires_at.as_secs(),
+                    iss: String::new(),
+                    aud: String::new(),
+                    sub: user.id,
+                    jti: uuid::Uuid::now_v7().to_string(),
+                    sid: id,
+                    amr: Amr::PASSWORD.names().into_iter().map(str::to_owned).collect(),
+                    auth_time: now.as_secs(),
+                    generation: Generation::default(),
+                };
+                let token = keyring.sign_session(&claims).unwrap().expose().clone();
+                let digest = digest::sha256(token.as_bytes());
+                tokens.push(token);
                 let client =
                     br#"{"ip":"192.0.2.17","user_agent":"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}"#;
                 Session {
@@ -106,11 +154,7 @@ async fn fill(folder: &std::path::Path, users: usize, sessions: usize, clock: &C
                     last_seen_at: now,
                     generation: Generation::default(),
                     successor_seen_at: None,
-                    tokens: vec![KnownToken {
-                        digest: digest::sha256(format!("{at} {nth}").as_bytes()),
-                        generation: Generation::default(),
-                        expires_at,
-                    }],
+                    tokens: vec![KnownToken { digest, generation: Generation::default(), expires_at }],
                     client: opened.seal(Purpose::SessionClient, id.as_bytes(), client),
                     cookie: true,
                 }
@@ -134,4 +178,5 @@ async fn fill(folder: &std::path::Path, users: usize, sessions: usize, clock: &C
         written.unwrap();
     }
     store.flush().await.unwrap();
+    tokens
 }
