@@ -176,12 +176,14 @@ fn check_characters(pattern: &str) -> Result<(), GlobError> {
 }
 
 /// One form for everything that a case-insensitive file system or database takes for the same name: compatibility
-/// decomposition, without invisible characters, upper case (`ſ` and `s` meet there) and then lower case.
+/// decomposition, without invisible characters, lower case (`ẞ` and `ß` meet there), upper case (`ſ` and `s`, `ß` and `ss`)
+/// and then lower case.
 fn fold(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         return if text.bytes().any(|byte| byte.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text.into() };
     }
-    text.nfkd().filter(|&c| !is_ignorable(c)).flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkd().collect::<String>().into()
+    let lower = text.nfkd().filter(|&c| !is_ignorable(c)).flat_map(char::to_lowercase);
+    lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkd().collect::<String>().into()
 }
 
 /// Unicode's `Default_Ignorable_Code_Point`.
@@ -298,6 +300,17 @@ mod tests {
             (["**", tail @ ..], rest) => (0..=rest.len()).any(|taken| reference(tail, &rest[taken..])),
             ([wanted, tail @ ..], [found, rest @ ..]) => text(&chars(wanted), &chars(found)) && reference(tail, rest),
             (_, []) => false,
+        }
+    }
+
+    #[test]
+    fn every_character_is_one_in_any_case() {
+        for c in (char::MIN..=char::MAX).map(String::from) {
+            let folded = fold(&c).into_owned();
+            for other in [c.to_uppercase(), c.to_lowercase(), c.to_uppercase().to_lowercase(), c.to_lowercase().to_uppercase()] {
+                assert_eq!(fold(&other), folded, "{c} {other}");
+            }
+            assert_eq!(fold(&folded), folded, "{c}");
         }
     }
 
