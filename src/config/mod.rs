@@ -14,9 +14,11 @@ mod problem;
 mod raw;
 mod reload;
 mod schema;
+mod server;
 #[cfg(test)]
 mod tests;
 mod units;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,7 +32,9 @@ pub use effective::effective;
 pub use load::{FILE_VARIABLE, LoadOptions, Loaded, Overrides, SEARCHED, find, load, process_environment};
 pub use problem::{Place, Problem, Problems};
 pub use raw::Raw;
+pub use server::{Acme, CertificateFiles, ClientCertificates, Http2, Listen, Server, ServerTls};
 pub(crate) use units::parse_duration;
+pub use upstream::{Upstream, UpstreamTls, UpstreamUrl};
 
 /// The reference file: every key, its default, one sentence. For `nullpass config default`.
 pub const DEFAULT_FILE: &str = include_str!("../../config/nullpass.toml");
@@ -56,118 +60,6 @@ pub struct Config {
     pub log: Log,
 }
 
-/// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A unix socket's path.
-    Unix(PathBuf),
-}
-
-/// `[server]`: the listeners that people and programs reach.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Server {
-    /// Where to listen; at least one.
-    pub listen: Vec<Listen>,
-    /// What browsers see: scheme, host and port, without a path. `None`: taken from `listen` and `tls`.
-    pub public_url: Option<url::Url>,
-    /// The prefix of nullpass's own routes: `/` and one or more plain segments, no slash at the end.
-    pub prefix: String,
-    /// Worker threads; 0: as many as the cgroup has CPUs, at most 4.
-    pub workers: usize,
-    /// Peers whose forwarding headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether they, and whoever comes by a unix socket, begin a connection with a PROXY line.
-    pub proxy_protocol: bool,
-    /// The largest head of a request in bytes.
-    pub max_header_size: usize,
-    /// From the first byte of a request's head to its last.
-    pub header_timeout: Duration,
-    /// A keep-alive connection between requests.
-    pub idle_timeout: Duration,
-    /// Hosts that are served, lower case, exact or `*.example.com`; empty: any.
-    pub allowed_hosts: Vec<String>,
-    /// After SIGTERM: how long to go on accepting while `/readyz` already says no.
-    pub shutdown_delay: Duration,
-    /// After that: how long requests in flight may take.
-    pub shutdown_grace: Duration,
-    /// Connections from clients at a time.
-    pub max_connections: usize,
-    /// Header fields in a request.
-    pub max_headers: usize,
-    /// Limits of HTTP/2 connections.
-    pub http2: Http2,
-    /// TLS; `None`: plain HTTP.
-    pub tls: Option<ServerTls>,
-    /// Allows plain HTTP on an address that others can reach.
-    pub danger_plain_http: bool,
-    /// The `max-age` of `Strict-Transport-Security` (RFC 6797), sent when `public_url` is https; `None`: never.
-    pub hsts: Option<Duration>,
-}
-
-impl Server {
-    /// Whether browsers reach us by https, which decides the cookie's name and its `Secure`.
-    pub fn is_https(&self) -> bool {
-        self.public_url.as_ref().map_or(self.tls.is_some(), |url| url.scheme() == "https")
-    }
-}
-
-/// `[server] http2`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Http2 {
-    /// Concurrent streams on a connection.
-    pub max_streams: u32,
-    /// Resets by the client that a connection survives before it is closed (CVE-2023-44487).
-    pub max_resets: u32,
-}
-
-/// `[server.tls]`: certificates from files, by ACME, or both.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTls {
-    /// The certificates, the first of which is the default; empty only with `acme`.
-    pub certificates: Vec<CertificateFiles>,
-    /// A certificate that is ordered and renewed by ourselves.
-    pub acme: Option<Acme>,
-    /// Who must show a certificate of their own; `None`: nobody is asked.
-    pub client: Option<ClientCertificates>,
-    /// Where to redirect plain HTTP to https.
-    pub http_redirect: Option<SocketAddr>,
-}
-
-/// `[server.tls] acme` (RFC 8555, proven by RFC 8737's TLS-ALPN-01).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acme {
-    /// The names of the certificate, lower case, no wildcard; at least one.
-    pub domains: Vec<String>,
-    /// `mailto:` and an address, for the authority's warnings.
-    pub contact: Option<String>,
-    /// Where account key and certificate are kept, relative to the data folder unless absolute.
-    pub cache: PathBuf,
-    /// The authority's directory.
-    pub directory: url::Url,
-    /// The authorities to trust for the directory's own TLS instead of the system's, as a PEM file.
-    pub directory_ca: Option<PathBuf>,
-}
-
-/// `client_ca` and `client_cert`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificates {
-    /// The authorities that must have signed them, as a PEM file.
-    pub ca: PathBuf,
-    /// Whether a client without one is refused; one that is wrong always is.
-    pub required: bool,
-}
-
-/// A certificate chain and its key as PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The chain, leaf first.
-    pub cert: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
-}
-
 /// `[admin]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
@@ -175,98 +67,6 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// The command line's socket, relative to the data folder unless absolute.
     pub socket: PathBuf,
-}
-
-/// One `[[upstreams]]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Upstream {
-    /// The name in logs, metrics and assertions.
-    pub name: String,
-    /// Where it listens: at least one, none twice. Requests are balanced between several.
-    pub urls: Vec<UpstreamUrl>,
-    /// The host it serves, lower case: exact or `*.example.com`; `None`: any.
-    pub host: Option<String>,
-    /// The path prefix it serves, in whole segments; `/`: all.
-    pub path: String,
-    /// Whether the prefix is cut off before forwarding.
-    pub strip_path: bool,
-    /// Whether the prefix is put back into `Location` and `Set-Cookie` paths.
-    pub rewrite: bool,
-    /// Connections across all workers.
-    pub max_connections: usize,
-    /// Whether the client's `Host` is forwarded; otherwise the upstream's own.
-    pub pass_host: bool,
-    /// To connect, TLS included.
-    pub connect_timeout: Duration,
-    /// From the request's last byte to the response's first.
-    pub response_timeout: Duration,
-    /// A stream or upgrade without a byte either way.
-    pub stream_idle_timeout: Duration,
-    /// Further tries where that is safe.
-    pub retries: u32,
-    /// The probe that `/upstreams/NAME/health` passes through.
-    pub health_path: Option<String>,
-    /// How often the probe is made by ourselves; two failures in a row take the upstream out until one succeeds.
-    /// `None`: never.
-    pub health_interval: Option<Duration>,
-    /// TLS towards it.
-    pub tls: UpstreamTls,
-    /// What the identity headers are called for it; `None`: as `[identity]` says.
-    pub preset: Option<Preset>,
-    /// Header fields that are set on each request.
-    pub set_headers: Vec<(http::HeaderName, http::HeaderValue)>,
-    /// Header fields that are removed from each request.
-    pub remove_headers: Vec<http::HeaderName>,
-}
-
-/// Where an upstream listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamUrl {
-    /// `http://` or `https://` with a host and a port.
-    Tcp {
-        /// Whether TLS is spoken.
-        tls: bool,
-        /// A name or an address, without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// `unix:/path.sock`, plain HTTP.
-    Unix(PathBuf),
-    /// `h2c://` with a host and a port: HTTP/2 without TLS, by prior knowledge (RFC 9113, section 3.3).
-    H2c {
-        /// A name or an address, without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// `unix+h2c:/path.sock`: the same on a socket.
-    UnixH2c(PathBuf),
-}
-
-impl UpstreamUrl {
-    /// Whether TLS is spoken.
-    pub const fn is_tls(&self) -> bool {
-        matches!(self, Self::Tcp { tls: true, .. })
-    }
-
-    /// Whether HTTP/2 is spoken without asking.
-    pub const fn is_h2c(&self) -> bool {
-        matches!(self, Self::H2c { .. } | Self::UnixH2c(_))
-    }
-}
-
-/// `tls` of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct UpstreamTls {
-    /// The authorities to trust instead of the system's, as a PEM file.
-    pub ca: Option<PathBuf>,
-    /// Our certificate and key.
-    pub client: Option<CertificateFiles>,
-    /// The name to verify, if not the URL's host.
-    pub server_name: Option<String>,
-    /// Whether any certificate will do.
-    pub insecure: bool,
 }
 
 /// What a request needs to be let through.

@@ -1,9 +1,4 @@
-//! The table of live sessions and API tokens: what every proxied request reads.
-//!
-//! The key is the SHA-256 of the token, which is also what the store keeps, so that after a restart nothing needs to be
-//! verified again. The table caches facts, never verdicts (requirement CACHE-1): a session's end, its person's groups and
-//! the clock are looked at on every request. A revocation changes the table before the request that asked for it is
-//! answered. All of it is atomics and read-mostly maps: reading waits for nobody.
+//! The table itself: filled from the store at the start, changed with every write, read by every request.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,241 +9,13 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::{Error, Settings};
+use super::super::{Error, Settings};
+use super::{Cached, Entry, Exchange, LiveApiToken, LiveSession, LiveUser, Person, REFRESH_GRACE, Seen, TOUCH_EVERY, slim};
 use crate::clock::Timestamp;
 use crate::config::BindIp;
-use crate::model::{
-    Amr, ApiToken, ApiTokenId, Digest, Fitness, Generation, Identity, KnownToken, Session, SessionId, SessionTouch, User, UserId,
-};
+use crate::model::{Amr, ApiToken, ApiTokenId, Digest, Fitness, Generation, KnownToken, Session, SessionId, SessionTouch, User, UserId};
 use crate::policy::glob::Glob;
 use crate::store::Store;
-
-/// How long a replaced token stays good after its successor was first seen.
-pub const REFRESH_GRACE: Duration = Duration::from_secs(60);
-
-/// How coarse `lastSeenAt` is, and how often a session is written behind at most.
-const TOUCH_EVERY: Duration = Duration::from_secs(60);
-
-/// A person as the request path needs them; replaced as a whole when the account changes.
-#[derive(Debug)]
-pub struct Person {
-    user: User,
-}
-
-/// A person with their live sessions.
-#[derive(Debug)]
-pub struct LiveUser {
-    id: UserId,
-    /// `None`: the account is gone.
-    person: ArcSwapOption<Person>,
-    sessions: Mutex<Vec<Arc<LiveSession>>>,
-    api_tokens: Mutex<Vec<Arc<LiveApiToken>>>,
-}
-
-impl LiveUser {
-    fn new(user: &User) -> Self {
-        let unknown = Self::unknown(user.id);
-        unknown.person.store(Some(Arc::new(Person { user: slim(user.clone()) })));
-        unknown
-    }
-
-    /// Somebody of whom nothing is known but who: counts as gone.
-    fn unknown(id: UserId) -> Self {
-        Self { id, person: ArcSwapOption::empty(), sessions: Mutex::default(), api_tokens: Mutex::default() }
-    }
-}
-
-/// The account without what the request path has no business with.
-fn slim(mut user: User) -> User {
-    user.password = crate::model::Secret::default();
-    user.two_factor.pending = None;
-    user.two_factor.recovery = Vec::new();
-    user.data_key = crate::model::Sealed(Vec::new());
-    user
-}
-
-impl LiveUser {
-    /// Whether the account is gone, or an administrator keeps the person out.
-    fn is_out(&self) -> bool {
-        self.person.load().as_deref().is_none_or(|person| person.user.is_disabled())
-    }
-}
-
-/// An identity that is made again whenever the account it was made from has changed.
-#[derive(Debug, Default)]
-pub(super) struct Cached(ArcSwapOption<(Arc<Person>, Arc<Identity>)>);
-
-impl Cached {
-    /// The identity for the account as it is now; `None`: the account is gone.
-    pub(super) fn get(&self, owner: &LiveUser, make: impl FnOnce(&User) -> Option<Identity>) -> Option<Arc<Identity>> {
-        let person = owner.person.load();
-        let person = person.as_ref()?;
-        if let Some(made) = &*self.0.load()
-            && Arc::ptr_eq(&made.0, person)
-        {
-            return Some(Arc::clone(&made.1));
-        }
-        let identity = Arc::new(make(&person.user)?);
-        self.0.store(Some(Arc::new((Arc::clone(person), Arc::clone(&identity)))));
-        Some(identity)
-    }
-
-    fn forget(&self) {
-        self.0.store(None);
-    }
-}
-
-/// A live session.
-#[derive(Debug)]
-pub struct LiveSession {
-    /// Which.
-    pub id: SessionId,
-    owner: Arc<LiveUser>,
-    auth_time: Timestamp,
-    expires_at: Timestamp,
-    cookie: bool,
-    /// [`Amr`] and [`Fitness`] change when a second factor is set up.
-    standing: ArcSwap<(Amr, Fitness)>,
-    identity: Cached,
-    ended: AtomicBool,
-    /// The newest generation, and when it was first presented: one word, so that they are never of two exchanges.
-    exchange: AtomicU64,
-    /// When it was last seen while the store answered, in milliseconds.
-    seen: AtomicI64,
-    /// The `last_seen_at` that was last handed to the store, in milliseconds.
-    written: AtomicI64,
-    /// When a cookie was last renewed, in milliseconds.
-    renewed: AtomicI64,
-    /// The address it is tied to, unless it is only recorded; then `None` refuses (the record could not be read).
-    bound: ArcSwapOption<IpAddr>,
-    /// The digests in the table, to be removed with it.
-    digests: Mutex<Vec<Digest>>,
-}
-
-impl LiveSession {
-    /// Whether the session is over, whatever its tokens say.
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        self.ended.load(Ordering::Acquire) || now >= self.expires_at || self.owner.is_out()
-    }
-
-    /// Whose.
-    pub fn user(&self) -> UserId {
-        self.owner.id
-    }
-
-    /// When the person last proved who they are.
-    pub const fn auth_time(&self) -> Timestamp {
-        self.auth_time
-    }
-
-    /// The end that no renewal moves.
-    pub const fn expires_at(&self) -> Timestamp {
-        self.expires_at
-    }
-
-    /// How the person proved who they are, and what the session may be used for.
-    pub fn standing(&self) -> (Amr, Fitness) {
-        **self.standing.load()
-    }
-
-    /// Whether its token lives in our cookie.
-    pub const fn is_cookie(&self) -> bool {
-        self.cookie
-    }
-
-    /// The generation of the newest token.
-    pub fn generation(&self) -> Generation {
-        Exchange::unpack(self.exchange.load(Ordering::Acquire)).generation
-    }
-
-    fn identity(&self) -> Option<Arc<Identity>> {
-        self.identity.get(&self.owner, |user| {
-            let (amr, fitness) = self.standing();
-            Some(Identity::of(user, Some(self.id), amr, self.auth_time, fitness))
-        })
-    }
-}
-
-/// What one atomic word says of a session's exchanges.
-#[derive(Clone, Copy)]
-struct Exchange {
-    generation: Generation,
-    /// To the second, rounded up: the grace that follows is never shorter than it should be.
-    seen_at: Option<Timestamp>,
-}
-
-impl Exchange {
-    fn of(session: &Session) -> Self {
-        Self { generation: session.generation, seen_at: session.successor_seen_at }
-    }
-
-    fn pack(self) -> u64 {
-        let seen = self.seen_at.map_or(0, |at| u32::try_from((at.as_millis() + 999).div_euclid(1000)).unwrap_or(u32::MAX).max(1));
-        u64::from(self.generation.0) << 32 | u64::from(seen)
-    }
-
-    fn unpack(word: u64) -> Self {
-        let [generation, seen] = [word >> 32, word & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(u32::MAX));
-        let seen_at = (seen != 0).then(|| Timestamp::from_secs(i64::from(seen)));
-        Self { generation: Generation(generation), seen_at }
-    }
-}
-
-/// A live personal API token.
-#[derive(Debug)]
-pub struct LiveApiToken {
-    /// The record.
-    pub token: ApiToken,
-    /// The scope's path globs; empty: any path.
-    pub paths: Vec<Glob>,
-    owner: Arc<LiveUser>,
-    identity: Cached,
-    ended: AtomicBool,
-    seen: AtomicI64,
-    written: AtomicI64,
-}
-
-impl LiveApiToken {
-    /// Whether it is over.
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        self.ended.load(Ordering::Acquire) || self.token.expires_at.is_some_and(|end| now >= end) || self.owner.is_out()
-    }
-
-    fn identity(&self) -> Option<Arc<Identity>> {
-        self.identity.get(&self.owner, |user| Some(Identity::of(user, None, Amr::API_TOKEN, self.token.created_at, Fitness::Full)))
-    }
-}
-
-/// What a token's digest leads to.
-#[derive(Debug)]
-pub enum Entry {
-    /// A token of a session.
-    Session {
-        /// The session.
-        session: Arc<LiveSession>,
-        /// The generation the token says.
-        generation: Generation,
-        /// The token's own `exp`.
-        expires_at: Timestamp,
-    },
-    /// A personal API token.
-    Api(Arc<LiveApiToken>),
-}
-
-/// What a look at an entry says now.
-#[derive(Debug)]
-pub enum Seen {
-    /// It is good, and this is who.
-    Good(Arc<Identity>),
-    /// It has expired, was ended, or its person is disabled or gone.
-    Over,
-    /// It was replaced by a successor that is in use: somebody has a stolen token. The session must be ended.
-    Reused,
-    /// The session is tied to another address. It goes on for that one.
-    Elsewhere,
-    /// The store has not answered for longer than the session may be honoured without it.
-    StoreAway,
-}
 
 /// The table.
 #[derive(Debug)]
@@ -269,7 +36,7 @@ pub struct Live {
 
 impl Live {
     /// An empty table.
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(in crate::auth) fn new(settings: &Settings) -> Self {
         Self {
             tokens: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
@@ -288,7 +55,7 @@ impl Live {
     /// Fills the table with everything that lives in the store. Each record goes in as it is read. Until its account is
     /// read as well, what hangs on it counts as an account that is gone, and is refused; nobody sees the table before all
     /// is in.
-    pub(super) async fn load(&self, store: &dyn Store, now: Timestamp) -> Result<(), Error> {
+    pub(in crate::auth) async fn load(&self, store: &dyn Store, now: Timestamp) -> Result<(), Error> {
         store
             .scan_sessions(&mut |session| {
                 if session.expires_at > now {
@@ -431,7 +198,7 @@ impl Live {
     }
 
     /// Ties a session to an address, as `sessions.bind_ip` asks.
-    pub(super) fn bind(&self, id: SessionId, ip: IpAddr) {
+    pub(in crate::auth) fn bind(&self, id: SessionId, ip: IpAddr) {
         if let Some(session) = self.session(id) {
             session.bound.store(Some(Arc::new(ip)));
         }
@@ -449,7 +216,7 @@ impl Live {
     }
 
     /// Whether sessions need [`Live::bind`].
-    pub(super) fn binds(&self) -> bool {
+    pub(in crate::auth) fn binds(&self) -> bool {
         self.bind_ip != BindIp::Record
     }
 
@@ -465,7 +232,7 @@ impl Live {
     }
 
     /// Makes a token known that was verified by its signature, or made by a renewal.
-    pub(super) fn remember(&self, session: &Arc<LiveSession>, token: KnownToken) -> Arc<Entry> {
+    pub(in crate::auth) fn remember(&self, session: &Arc<LiveSession>, token: KnownToken) -> Arc<Entry> {
         let entry = Arc::new(Entry::Session { session: Arc::clone(session), generation: token.generation, expires_at: token.expires_at });
         let mut digests = lock(&session.digests);
         // The list's lock is held while the table changes, so that `end` can't miss a digest.
@@ -484,7 +251,7 @@ impl Live {
     const MAX_DIGESTS: usize = Session::MAX_TOKENS * 2;
 
     /// Notes that a renewed token must be written behind.
-    pub(super) fn renewed(&self, session: &LiveSession, token: KnownToken, now: Timestamp) {
+    pub(in crate::auth) fn renewed(&self, session: &LiveSession, token: KnownToken, now: Timestamp) {
         self.touch(session, now, Some(token));
     }
 
@@ -504,7 +271,7 @@ impl Live {
     }
 
     /// Adds a session that is in the store.
-    pub(super) fn insert(&self, user: &User, session: &Session) {
+    pub(in crate::auth) fn insert(&self, user: &User, session: &Session) {
         let owner = self.owner(user);
         self.add_session(&owner, session);
     }
@@ -534,7 +301,7 @@ impl Live {
     }
 
     /// Takes over what a refresh changed.
-    pub(super) fn rotated(&self, session: &Session) {
+    pub(in crate::auth) fn rotated(&self, session: &Session) {
         if let Some(live) = self.session(session.id) {
             // An exchange that was answered late must not take back a later one.
             let exchange = Exchange::of(session);
@@ -547,7 +314,7 @@ impl Live {
     }
 
     /// Takes over a second factor that was set up in this session.
-    pub(super) fn stand(&self, id: SessionId, amr: Amr, fitness: Fitness) {
+    pub(in crate::auth) fn stand(&self, id: SessionId, amr: Amr, fitness: Fitness) {
         if let Some(live) = self.session(id) {
             live.standing.store(Arc::new((amr, fitness)));
             live.identity.forget();
@@ -555,7 +322,7 @@ impl Live {
     }
 
     /// Ends sessions: their next request is refused.
-    pub(super) fn end(&self, ids: &[SessionId]) {
+    pub(in crate::auth) fn end(&self, ids: &[SessionId]) {
         for id in ids {
             let sessions = self.sessions.pin();
             let Some(live) = sessions.remove(id) else { continue };
@@ -570,7 +337,7 @@ impl Live {
     }
 
     /// Adds an API token that is in the store.
-    pub(super) fn insert_api_token(&self, user: &User, token: ApiToken) {
+    pub(in crate::auth) fn insert_api_token(&self, user: &User, token: ApiToken) {
         let owner = self.owner(user);
         self.add_api_token(&owner, token);
     }
@@ -603,7 +370,7 @@ impl Live {
     }
 
     /// Ends an API token.
-    pub(super) fn end_api_token(&self, user: UserId, id: ApiTokenId) {
+    pub(in crate::auth) fn end_api_token(&self, user: UserId, id: ApiTokenId) {
         let users = self.users.pin();
         let Some(owner) = users.get(&user) else { return };
         let mut tokens = lock(&owner.api_tokens);
@@ -615,7 +382,7 @@ impl Live {
     }
 
     /// Ends API tokens that a purge removed.
-    pub(super) fn end_api_tokens(&self, ids: &[ApiTokenId]) {
+    pub(in crate::auth) fn end_api_tokens(&self, ids: &[ApiTokenId]) {
         if ids.is_empty() {
             return;
         }
@@ -633,7 +400,7 @@ impl Live {
     }
 
     /// The newest state of an account that has live sessions or tokens.
-    pub(super) fn update_user(&self, user: &User) {
+    pub(in crate::auth) fn update_user(&self, user: &User) {
         let _writer = lock(&self.writer);
         if let Some(owner) = self.users.pin().get(&user.id) {
             let older = owner.person.load().as_deref().is_some_and(|person| person.user.revision >= user.revision);
@@ -644,7 +411,7 @@ impl Live {
     }
 
     /// The account is gone: everything of it ends.
-    pub(super) fn remove_user(&self, id: UserId) {
+    pub(in crate::auth) fn remove_user(&self, id: UserId) {
         let owner = {
             let _writer = lock(&self.writer);
             self.users.pin().remove(&id).map(Arc::clone)
@@ -661,7 +428,7 @@ impl Live {
 
     /// The person's entry, which follows every later change of the account. It stays until the account is deleted:
     /// what may hold it could otherwise miss a change.
-    pub(super) fn owner(&self, user: &User) -> Arc<LiveUser> {
+    pub(in crate::auth) fn owner(&self, user: &User) -> Arc<LiveUser> {
         let owner = {
             let _writer = lock(&self.writer);
             let users = self.users.pin();
@@ -672,14 +439,14 @@ impl Live {
     }
 
     /// What is to be written behind; the caller writes it, or hands it back with [`Live::put_back`].
-    pub(super) fn take_touches(&self) -> (Vec<SessionTouch>, Vec<(ApiTokenId, Timestamp)>) {
+    pub(in crate::auth) fn take_touches(&self) -> (Vec<SessionTouch>, Vec<(ApiTokenId, Timestamp)>) {
         let sessions = std::mem::take(&mut *lock(&self.touches));
         let tokens = std::mem::take(&mut *lock(&self.api_touches));
         (sessions.into_values().collect(), tokens.into_iter().collect())
     }
 
     /// Keeps what could not be written for the next time.
-    pub(super) fn put_back(&self, sessions: Vec<SessionTouch>) {
+    pub(in crate::auth) fn put_back(&self, sessions: Vec<SessionTouch>) {
         let mut touches = lock(&self.touches);
         for touch in sessions {
             touches.entry(touch.id).or_insert(touch);
