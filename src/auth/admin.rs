@@ -8,7 +8,7 @@ use super::register::NewAccount;
 use super::token::NewToken;
 use super::{Auth, Client, Error, SessionView};
 use crate::clock::Timestamp;
-use crate::crypto::password;
+use crate::crypto::password_rules;
 use crate::model::{Action, ApiToken, ApiTokenId, Email, Group, Secret, SessionId, User, UserId};
 use crate::store::{SessionSelector, UserQuery};
 
@@ -36,7 +36,7 @@ impl Auth {
     pub async fn reset_password(&self, id: UserId, new: Secret<String>, actor: &str, now: Timestamp) -> Result<User, Error> {
         let user = self.existing(id).await?;
         let hints = [user.email.as_str()];
-        password::check_rules(&self.settings().accounts.password, new.expose(), &hints)
+        password_rules::check(&self.settings().accounts.password, new.expose(), &hints)
             .map_err(|problem| Error::invalid("password", problem.to_string()))?;
         let user = self.set_password(&user, new, now).await?;
         self.end_sessions(SessionSelector::OfUser(id)).await?;

@@ -7,7 +7,7 @@ use super::session::Begin;
 use super::{Auth, Client, Counters, Error, Issued, parse_email};
 use crate::clock::Timestamp;
 use crate::config::Registration;
-use crate::crypto::password;
+use crate::crypto::password_rules;
 use crate::model::{Action, Amr, DisplayName, Email, Group, Secret, TwoFactor, User, UserId};
 
 /// What a person types to register.
@@ -66,7 +66,7 @@ impl Auth {
 
     /// Checks a new password; `field` names it in the error.
     pub(super) fn check_password(&self, field: &'static str, password: &str, hints: &[&str]) -> Result<(), Error> {
-        password::check_rules(&self.settings().accounts.password, password, hints)
+        password_rules::check(&self.settings().accounts.password, password, hints)
             .map_err(|problem| Error::invalid(field, problem.to_string()))
     }
 

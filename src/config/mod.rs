@@ -224,7 +224,7 @@ pub struct BootstrapAdmin {
 /// `[accounts] password`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PasswordRules {
-    /// Bytes of UTF-8.
+    /// Unicode code points, at least 8.
     pub min_length: usize,
     /// Bytes of UTF-8, at most 1024.
     pub max_length: usize,

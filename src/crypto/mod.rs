@@ -3,6 +3,7 @@
 pub mod api_token;
 pub mod digest;
 pub mod password;
+pub mod password_rules;
 pub mod random;
 pub mod recovery;
 pub mod seal;
