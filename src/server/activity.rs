@@ -231,6 +231,11 @@ impl Activity {
         self.ended.load(Ordering::Relaxed)
     }
 
+    /// Requests that are being answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed) as usize
+    }
+
     /// Whether a request is being answered.
     pub(super) fn busy(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::proxy_protocol::{self, Told};
 use super::serving::Current;
 use super::session::{self, Protocol, Shared};
 use super::tls::Tls;
+use super::untaken::Untaken;
 use super::watched::Held;
 use crate::config;
 use crate::policy::network::Networks;
@@ -69,6 +70,8 @@ pub struct Connection {
     pub current: Current,
     /// What its clocks read.
     pub activity: Activity,
+    /// The answers of its streams, once it speaks HTTP/2.
+    pub(super) untaken: OnceLock<Arc<Untaken>>,
 }
 
 /// Both ends of a connection; `None`: a unix socket.
@@ -97,7 +100,8 @@ pub async fn serve(accepted: Accepted, current: Current, tasks: Tasks) {
         local_port: ends.local.map_or(0, |(_, port)| port),
         tls: tls.is_some(),
     };
-    let connection = Arc::new(Connection { peer: ends.peer, info, current, activity: Activity::new(Instant::now()) });
+    let activity = Activity::new(Instant::now());
+    let connection = Arc::new(Connection { peer: ends.peer, info, current, activity, untaken: OnceLock::new() });
     let shared = Shared { connection, settings, tasks };
     match tls {
         None => live(Held::new(stream, open), None, shared).await,

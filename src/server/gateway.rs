@@ -132,7 +132,13 @@ impl Gateway {
         if let (Some(sent), Some(time)) = (outcome.sent, record.upstream_time) {
             self.recorder.metrics.timed(sent.duration_since(started), time);
         }
-        response.map(|body| Answered::new(body, record, Arc::clone(&self.recorder), Arc::clone(connection)))
+        response.map(|body| {
+            let body = match connection.untaken.get() {
+                Some(untaken) => untaken.watch(body),
+                None => body,
+            };
+            Answered::new(body, record, Arc::clone(&self.recorder), Arc::clone(connection))
+        })
     }
 
     /// Answers a request whose head is over a limit of the connection's, before anything in it is looked at.

@@ -25,6 +25,7 @@ mod residue;
 pub mod serving;
 mod session;
 pub mod tls;
+mod untaken;
 mod watched;
 pub mod worker;
 

@@ -25,6 +25,7 @@ use super::answered::Answered;
 use super::connection::{Connection, Settings};
 use super::parked::GOODBYE;
 use super::serving::Serving;
+use super::untaken::Untaken;
 use super::watched::{Held, Slot, Watched};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Limit;
@@ -227,6 +228,7 @@ where
 {
     let Shared { connection, settings, tasks } = shared;
     let activity = &connection.activity;
+    let untaken = connection.untaken.get_or_init(|| Arc::new(Untaken::new(Instant::now())));
     let service = service_fn(|request: Request<Incoming>| {
         let (serving, settings) = (connection.current.get(), Arc::clone(settings));
         let in_flight = InFlight::begin(connection, Some(0));
@@ -274,19 +276,30 @@ where
                 signal.set(tasks.cut_off());
                 alarm.as_mut().reset(Instant::now());
             }
-            () = alarm.as_mut() => match activity.look(settings, draining, Instant::now()) {
-                Look::Again(at) => alarm.as_mut().reset(at),
-                Look::Stuck => return stuck(settings),
-                Look::Idle | Look::Resting | Look::SlowHead if !leaving => {
-                    leaving = true;
-                    if !draining {
-                        settings.metrics.limited(Limit::IdleTimeout);
-                        serving.as_mut().graceful_shutdown();
-                    }
-                    alarm.as_mut().reset(Instant::now() + settings.header_timeout);
+            () = alarm.as_mut() => {
+                let now = Instant::now();
+                let (cut, waiting) = untaken.cut(settings.idle_timeout, now);
+                for _ in 0..cut {
+                    settings.metrics.limited(Limit::IdleTimeout);
                 }
-                Look::Idle | Look::Resting | Look::SlowHead => return End::Cut,
-            },
+                // Whoever takes nothing of anything is like one that does not read its socket.
+                if waiting > 0 && waiting >= activity.in_flight() {
+                    return End::Cut;
+                }
+                match activity.look(settings, draining, now) {
+                    Look::Again(at) => alarm.as_mut().reset(at),
+                    Look::Stuck => return stuck(settings),
+                    Look::Idle | Look::Resting | Look::SlowHead if !leaving => {
+                        leaving = true;
+                        if !draining {
+                            settings.metrics.limited(Limit::IdleTimeout);
+                            serving.as_mut().graceful_shutdown();
+                        }
+                        alarm.as_mut().reset(Instant::now() + settings.header_timeout);
+                    }
+                    Look::Idle | Look::Resting | Look::SlowHead => return End::Cut,
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -276,6 +277,38 @@ async fn who_never_reads_is_cut_off() {
     drop(slow);
     all_gone(&server).await;
     server.metric_reaches("nullpass_upstream_connections{name=\"app\"}", 0.0).await;
+    drop(stuck);
+}
+
+// H2-1 (CVE-2019-9517): a stream whose window stays shut keeps no upstream connection, however well the connection is kept alive.
+#[tokio::test]
+async fn who_never_opens_a_streams_window_is_cut_off() {
+    let server = Server::start(&format!("[server]\nidle_timeout = \"3s\"\nheader_timeout = \"5s\"\n{PUBLIC}")).await;
+    let mut large = b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n".to_vec();
+    large.resize(large.len() + 5_000_000, b'x');
+    server.upstream.answer(move |_| large.clone());
+    let socket = TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) = h2::client::Builder::new().initial_window_size(16_384).handshake::<_, Bytes>(socket).await.unwrap();
+    drop(nullpass::tasks::Tasks::new().spawn(connection));
+    let ask = |sender: &mut h2::client::SendRequest<Bytes>| {
+        sender.send_request(Request::get("http://a/large").body(()).unwrap(), true).unwrap().0
+    };
+    let stuck = ask(&mut sender).await.unwrap();
+    // Slow is not stuck: whoever takes a little now and then goes on, on the same connection.
+    let mut slow = ask(&mut sender).await.unwrap().into_body();
+    let mut read = 0;
+    for _ in 0..200 {
+        let data = slow.data().await.expect("more of it").unwrap();
+        read += data.len();
+        slow.flow_control().release_capacity(data.len()).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(read > 100_000, "{read}");
+    counted(&server, "idle_timeout", 1.0).await;
+    server.metric_reaches("nullpass_upstream_connections{name=\"app\"}", 1.0).await;
+    // Nothing is left but the stream that takes nothing: then the connection goes.
+    drop(slow);
+    all_gone(&server).await;
     drop(stuck);
 }
 
