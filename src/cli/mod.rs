@@ -23,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Runs what the process' arguments say. The exit code is 0: done, 1: failed, 2: wrong usage or configuration.
 pub fn run() -> ExitCode {
+    leave_no_core();
     let arguments = match CommandLine::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -38,6 +39,12 @@ pub fn run() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// Keeps keys and passwords out of core files, and the process's memory from others of the same user (`PR_SET_DUMPABLE`,
+/// prctl(2)). A kernel that refuses changes nothing else.
+fn leave_no_core() {
+    let _refused = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// nullpass: sign-in, two-factor authentication and sessions in front of any web application.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import resource
 import secrets
+import signal
 import subprocess
 import threading
 import time
@@ -622,3 +625,36 @@ def test_every_algorithm_and_a_change_of_it(echo, start, algorithm):
         assert client.get("/", headers=account.bearer).status_code == 200
         assert call(server, "POST", "/auth/verify", {"token": account.token}, expect=200).json()["valid"] is True
         assert all(k["kty"] != "oct" for k in client.get(f"{PREFIX}/.well-known/jwks.json").json()["keys"])
+
+
+# --- Memory that is nobody's business ------------------------------------------------------------------------------
+
+
+def is_hidden(command: list[str], ready, tmp_path) -> bool:
+    """Whether a command's memory is hidden from its user: /proc says so to others, a core file that is written says so to root."""
+    folder = tmp_path / secrets.token_hex(4)
+    folder.mkdir()
+
+    def unlimited() -> None:
+        if os.getuid() == 0:
+            resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    process = subprocess.Popen(command, cwd=folder, preexec_fn=unlimited, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment())
+    try:
+        ready(process)
+        owner = os.stat(f"/proc/{process.pid}/environ").st_uid
+    except BaseException:
+        end(process)
+        raise
+    os.kill(process.pid, signal.SIGABRT)
+    _, status = os.waitpid(process.pid, 0)
+    process.returncode = -signal.SIGABRT
+    assert os.WTERMSIG(status) == signal.SIGABRT
+    return owner == 0 if os.getuid() != 0 else not os.WCOREDUMP(status)
+
+
+def test_its_memory_is_hidden_from_others(echo, start, tmp_path):
+    assert not is_hidden(["sleep", "60"], lambda _: time.sleep(0.2), tmp_path), "this kernel writes no core files at all"
+    server = start(echo.url, run=False)
+    serve = [binary(), "serve", "--config", str(server.config_path)]
+    assert is_hidden(serve, lambda process: wait_for_port(server.port, process), tmp_path)
