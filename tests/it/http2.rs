@@ -11,6 +11,9 @@ use crate::support::{PATIENCE, Server};
 
 const TOML: &str = "[server]\nhttp2 = { max_streams = 8, max_resets = 20 }\nmax_header_size = \"16KiB\"\n[[rules]]\npath = \"/public/**\"\npolicy = \"public\"\n";
 
+/// Connections that the HTTP/2 library ended because their clients asked too much of it.
+const FLOODS: &str = "nullpass_limited_total{limit=\"http2_flood\"}";
+
 async fn client(server: &Server) -> h2::client::SendRequest<Bytes> {
     let socket = TcpStream::connect(server.address).await.unwrap();
     let (sender, connection) = h2::client::handshake(socket).await.unwrap();
@@ -131,6 +134,7 @@ async fn rapid_resets_end_the_connection() {
         bytes
     };
     assert!(flood(&server, resets, 4 << 20).await.is_some(), "two hundred thousand resets were taken");
+    server.metric_reaches(FLOODS, 1.0).await;
     server.get("/public/a", &[]).await.is(200);
 }
 
@@ -149,6 +153,7 @@ async fn endless_continuations_end_the_connection() {
     let mut first = true;
     let empty = || if std::mem::take(&mut first) { frame(1, 0, 1, &head()) } else { frame(9, 0, 1, &[]).repeat(100) };
     assert!(flood(&server, empty, 4 << 20).await.is_some(), "half a million empty frames were taken");
+    server.metric_reaches(FLOODS, 1.0).await;
     server.get("/public/a", &[]).await.is(200);
 }
 
