@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Access, Accounts, Admin, Algorithm, Argon2, Assertion, BindIp, Config, Cookie, Encoding, Http2, IdentityHeaders, Limits, Listen, Log,
-    LogFormat, PasswordRules, Preset, Rate, Registration, SameSite, Server, Sessions, Storage, Tokens, TwoFactor, Ui, Upstream,
-    UpstreamTls, UpstreamUrl,
+    Access, Accounts, Admin, Algorithm, Argon2, Assertion, Backend, BindIp, Config, Cookie, Encoding, Http2, IdentityHeaders, Limits,
+    Listen, Log, LogFormat, PasswordRules, Preset, Rate, Registration, SameSite, Server, Sessions, Storage, Tokens, TwoFactor, Ui,
+    Upstream, UpstreamTls, UpstreamUrl,
 };
 use crate::model::{Group, LockPolicy};
 
@@ -191,13 +191,13 @@ impl Default for Limits {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { path: PathBuf::from("data"), master_key: None }
+        Self { backend: Backend::Sled, path: PathBuf::from("data"), postgres: None, master_key: None }
     }
 }
 
 impl Default for Ui {
     fn default() -> Self {
-        Self { name: "nullpass".to_owned(), accent: "#3b5bdb".to_owned() }
+        Self { name: "nullpass".to_owned(), logo: None, accent: "#3b5bdb".to_owned(), default_locale: "en".to_owned() }
     }
 }
 

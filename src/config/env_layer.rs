@@ -16,8 +16,11 @@ const PREFIX: &str = "NULLPASS__";
 pub(super) const UPSTREAM: &str = "NULLPASS__UPSTREAM";
 
 /// Keys of which one is enough: whichever comes from the later layer holds.
-const PAIRS: [(&str, &str); 2] =
-    [("storage.master_key", "storage.master_key_file"), ("accounts.bootstrap_admin.password", "accounts.bootstrap_admin.password_file")];
+const PAIRS: [(&str, &str); 3] = [
+    ("storage.master_key", "storage.master_key_file"),
+    ("storage.url", "storage.url_file"),
+    ("accounts.bootstrap_admin.password", "accounts.bootstrap_admin.password_file"),
+];
 
 /// Reads the variables that are ours; empty ones count as not set. The keys of the map are dotted paths.
 pub(super) fn read(environment: &[(String, String)], report: &mut Report) -> Map<String, Value> {

@@ -11,7 +11,7 @@ use zeroize::Zeroize as _;
 use super::check::{self, SecretFiles};
 use super::problem::{Place, Problems, Report};
 use super::raw::Raw;
-use super::{Config, env_layer, file_layer};
+use super::{Config, Logo, env_layer, file_layer};
 use crate::model::Secret;
 
 /// Where a configuration is looked for when nobody names one.
@@ -104,7 +104,8 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Problems> {
         report.mute("upstreams".to_owned());
     }
     let secrets = read_secrets(&raw, &mut report, &mut sources);
-    let checked = check::check(&raw, &secrets, &mut report);
+    let mut checked = check::check(&raw, &secrets, &mut report);
+    checked.config.ui.logo = read_logo(&raw, &mut report, &mut sources);
     for (key, path) in checked.files {
         // A certificate or an authority that can't be read must not turn into "none configured" (CFG-3).
         match std::fs::File::open(&path) {
@@ -183,10 +184,36 @@ fn read_secrets(raw: &Raw, report: &mut Report, sources: &mut Vec<PathBuf>) -> S
     };
     SecretFiles {
         master_key: read("storage.master_key_file", raw.storage.master_key_file.as_ref()),
+        database_url: read("storage.url_file", raw.storage.url_file.as_ref()),
         bootstrap_password: read(
             "accounts.bootstrap_admin.password_file",
             raw.accounts.bootstrap_admin.as_ref().and_then(|admin| admin.password_file.as_ref()),
         ),
+    }
+}
+
+/// Reads the picture of `ui.logo`.
+fn read_logo(raw: &Raw, report: &mut Report, sources: &mut Vec<PathBuf>) -> Option<Logo> {
+    let path = PathBuf::from(raw.ui.logo.as_ref().filter(|path| !path.is_empty())?);
+    let read = std::fs::File::open(&path).and_then(|file| {
+        let mut bytes = Vec::new();
+        // One byte more than is allowed, so that it can be told.
+        file.take(Logo::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    let logo = match read {
+        Ok(bytes) => Logo::parse(&bytes).map_err(|problem| format!("{} {problem}", path.display())),
+        Err(error) => Err(format!("{} can't be read: {error}", path.display())),
+    };
+    match logo {
+        Ok(logo) => {
+            sources.push(path);
+            Some(logo)
+        }
+        Err(problem) => {
+            report.add("ui.logo", problem);
+            None
+        }
     }
 }
 

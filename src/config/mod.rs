@@ -10,6 +10,8 @@ mod effective;
 mod env_layer;
 mod file_layer;
 mod load;
+mod logo;
+mod postgres;
 mod problem;
 mod raw;
 mod reload;
@@ -30,6 +32,8 @@ use crate::model::{Email, Group, Secret};
 
 pub use effective::effective;
 pub use load::{FILE_VARIABLE, LoadOptions, Loaded, Overrides, SEARCHED, find, load, process_environment};
+pub use logo::{Logo, LogoKind};
+pub use postgres::{Postgres, PostgresHost, PostgresTls, SslMode};
 pub use problem::{Place, Problem, Problems};
 pub use raw::Raw;
 pub use server::{Acme, CertificateFiles, ClientCertificates, Http2, Listen, Server, ServerTls};
@@ -360,12 +364,26 @@ pub struct Limits {
     pub max_body: Option<u64>,
 }
 
+/// What keeps the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A folder of this machine, for one process.
+    Sled,
+    /// A database, for any number of processes.
+    Postgres,
+}
+
 /// `[storage]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Storage {
-    /// sled's data folder.
+    /// What keeps the state.
+    pub backend: Backend,
+    /// The data folder: sled's state, the operators' socket, what ACME got.
     pub path: PathBuf,
-    /// The master key; `None`: made in the data folder.
+    /// Where the database is, also when another backend is used: a state can be carried there. Always there with
+    /// [`Backend::Postgres`].
+    pub postgres: Option<Postgres>,
+    /// The master key; `None`: made in the data folder. Always there with [`Backend::Postgres`].
     pub master_key: Option<Secret<Vec<u8>>>,
 }
 
@@ -374,8 +392,17 @@ pub struct Storage {
 pub struct Ui {
     /// The name that pages show.
     pub name: String,
+    /// A picture beside the name; `None`: the name alone.
+    pub logo: Option<Logo>,
     /// `#rrggbb`.
     pub accent: String,
+    /// The language for whoever wishes none that there is: one of [`Ui::LOCALES`].
+    pub default_locale: String,
+}
+
+impl Ui {
+    /// The languages that pages are written in.
+    pub const LOCALES: [&str; 7] = ["en", "de", "fr", "es", "pt", "ja", "zh"];
 }
 
 /// Text or JSON lines.

@@ -244,6 +244,7 @@ section!(
         path: Text,
         url: Secret<String>,
         url_file: Text,
+        schema: Text,
         pool: i64,
         master_key: Secret<String>,
         master_key_file: Text,

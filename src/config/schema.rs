@@ -294,9 +294,10 @@ const BACKOFF: &[Key] = &[key("after", Kind::Integer, "5"), key("base", Kind::Du
 const STORAGE: &[Key] = &[
     key("backend", Kind::Text, r#""sled""#),
     key("path", Kind::Text, r#""data""#),
-    later("url", Kind::Secret, r#""""#),
-    later("url_file", Kind::Text, r#""""#),
-    later("pool", Kind::Integer, "10"),
+    key("url", Kind::Secret, r#""""#),
+    key("url_file", Kind::Text, r#""""#),
+    key("schema", Kind::Text, r#""nullpass""#),
+    key("pool", Kind::Integer, "10"),
     key("master_key", Kind::Secret, r#""""#),
     key("master_key_file", Kind::Text, r#""""#),
 ];
@@ -308,9 +309,9 @@ const AUDIT: &[Key] = &[later("required", Kind::Bool, "false"), later("retention
 
 const UI: &[Key] = &[
     key("name", Kind::Text, r#""nullpass""#),
-    later("logo", Kind::Text, r#""""#),
+    key("logo", Kind::Text, r#""""#),
     key("accent", Kind::Text, r##""#3b5bdb""##),
-    later("default_locale", Kind::Text, r#""en""#),
+    key("default_locale", Kind::Text, r#""en""#),
 ];
 
 const LOG: &[Key] = &[key("format", Kind::Text, r#""text""#), key("level", Kind::Text, r#""info""#), key("access", Kind::Bool, "true")];

@@ -283,7 +283,7 @@ fn problems_of_variables_and_flags_name_them() {
         ("NULLPASS__UPSTREAM", "x", "upstreams[0].url: is not a URL"),
         ("NULLPASS__IDENTITY__HEADERS__X", "x", "can only be set in the file"),
         ("NULLPASS__EMAIL__SMTP", "x", "is not built yet in this release"),
-        ("NULLPASS__STORAGE__URL", "postgres://u:hunter2@x", "is not built yet in this release"),
+        ("NULLPASS__STORAGE__URL", "mysql://u:hunter2@x", "storage.url: must begin with postgres://"),
         ("NULLPASS__UI__NAME", "a\u{fffd}b", "is not valid UTF-8"),
     ] {
         let shown = shown(&[(name, value)]);
@@ -386,6 +386,27 @@ fn secrets_come_from_files_without_the_line_end() {
     // A variable holds over the other spelling of its key in the file.
     let loaded = load(&options(Some(file), &[("NULLPASS__ACCOUNTS__BOOTSTRAP_ADMIN__PASSWORD", "00000123")])).unwrap();
     assert_eq!(loaded.config.accounts.bootstrap_admin.unwrap().password.expose(), "00000123");
+}
+
+#[test]
+fn the_logo_is_read_and_must_be_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, logo) = (folder.path().join("n.toml"), folder.path().join("logo"));
+    std::fs::write(&file, with_upstream(&format!("[ui]\nlogo = {logo:?}"))).unwrap();
+    let load = || load(&options(Some(file.clone()), &[]));
+    let refused = |part: &str| {
+        let shown = load().unwrap_err().to_string();
+        assert!(shown.contains("n.toml:2:1: ui.logo: ") && shown.contains(part), "{shown}");
+    };
+    refused("can't be read");
+    std::fs::write(&logo, "GIF89a").unwrap();
+    refused("is no PNG, JPEG, WebP or SVG picture");
+    std::fs::write(&logo, vec![b' '; Logo::MAX_BYTES + 2]).unwrap();
+    refused("is larger than 64 KiB");
+    std::fs::write(&logo, "<svg xmlns=\"http://www.w3.org/2000/svg\"/>").unwrap();
+    let loaded = load().unwrap();
+    assert_eq!(loaded.config.ui.logo.unwrap().kind, LogoKind::Svg);
+    assert_eq!(loaded.sources, [file.clone(), logo], "a changed picture is a changed configuration");
 }
 
 #[test]
@@ -739,6 +760,8 @@ fn sessions_tokens_and_limits() {
     assert_eq!(limits.config.limits.max_body, Some(1 << 20));
     assert_eq!(limits.dangers.len(), 1);
     refused("[ui]\naccent = \"red\"", "ui.accent", "is not a colour");
+    refused("[ui]\ndefault_locale = \"de-AT\"", "ui.default_locale", "accepted: \"en\", \"de\", \"fr\"");
+    assert_eq!(ok("[ui]\ndefault_locale = \"ja\"").config.ui.default_locale, "ja");
     refused("[log]\nlevel = \"warning\"", "log.level", "did you mean \"warn\"?");
 }
 
@@ -753,24 +776,48 @@ fn proxy_lines_need_somebody_to_believe() {
 #[test]
 fn what_is_not_built_is_refused_unless_it_is_the_default() {
     for (text, key) in [
-        ("[storage]\nbackend = \"postgres\"", "storage.backend"),
-        ("[storage]\nurl = \"postgres://x\"", "storage.url"),
-        ("[storage]\nurl_file = \"x\"", "storage.url_file"),
-        ("[storage]\npool = 11", "storage.pool"),
         ("[accounts]\nregistration = \"invite\"", "accounts.registration"),
         ("[accounts]\nregistration = \"approval\"", "accounts.registration"),
         ("[accounts]\nverify_email = true", "accounts.verify_email"),
         ("[email]\nsmtp = \"smtps://x\"", "email"),
         ("[audit]\nrequired = true", "audit.required"),
         ("[audit]\nretention = \"1d\"", "audit.retention"),
-        ("[ui]\nlogo = \"x.png\"", "ui.logo"),
-        ("[ui]\ndefault_locale = \"de\"", "ui.default_locale"),
         ("[telemetry]\notlp = \"http://x\"", "telemetry.otlp"),
     ] {
         refused(text, key, "not built yet in this release");
     }
-    ok("[server]\nproxy_protocol = false\n[storage]\nbackend = \"sled\"\nurl = \"\"\npool = 10\n[accounts]\nverify_email = false\n\
+    ok("[server]\nproxy_protocol = false\n[accounts]\nverify_email = false\n\
         [audit]\nrequired = false\nretention = \"365d\"\n[ui]\nlogo = \"\"\ndefault_locale = \"en\"\n[telemetry]\notlp = \"\"");
+}
+
+#[test]
+fn a_database_is_named_and_its_key_is_given() {
+    const KEY: &str = "gYn0PJrNnJm7Gk3mOqY0rTtC7m5C1q2rJ8bXzv3wQxE=";
+    let with = |more: &str| format!("[storage]\nbackend = \"postgres\"\nmaster_key = \"{KEY}\"\n{more}");
+    let loaded = ok(&with("url = \"postgres://u:hunter2@localhost/db\"\nschema = \"app_1\"\npool = 3"));
+    let settings = loaded.config.storage.postgres.as_ref().unwrap();
+    assert_eq!(loaded.config.storage.backend, Backend::Postgres);
+    assert_eq!((settings.database.as_str(), settings.schema.as_str(), settings.pool), ("db", "app_1", 3));
+    assert!(loaded.dangers.is_empty());
+    assert!(!effective(&loaded.raw).contains("hunter2") && !format!("{:?}", loaded.config).contains("hunter2"));
+
+    refused(&with(""), "storage.url", "is missing: write postgres://");
+    refused("[storage]\nbackend = \"postgres\"\nurl = \"postgres://u@localhost\"", "storage.master_key", "every process that shares it");
+    refused(&with("url = \"postgres://localhost/db\""), "storage.url", "names no user");
+    refused(&with("url = \"postgres://u@h\"\nurl_file = \"x\""), "storage.url", "keep one of them");
+    refused(&with("url = \"postgres://u@h\"\npool = 0"), "storage.pool", "accepted: 1 to 1000");
+    for schema in ["", "Nullpass", "a-b", "1a", "a\\\"b", "pg_x", "information_schema", &"x".repeat(49)] {
+        refused(&with(&format!("url = \"postgres://u@h\"\nschema = \"{schema}\"")), "storage.schema", "");
+    }
+    assert!(!problems(&with("url = \"postgres://u:hunter2@h:x/d\"")).contains("hunter2"));
+    let weak = ok(&with("url = \"postgres://u:hunter2@db.example/d?sslmode=require\""));
+    assert_eq!(weak.dangers.len(), 1);
+    assert!(weak.dangers[0].contains("sslmode=require") && !weak.dangers[0].contains("hunter2"));
+
+    // A state can be carried to a database that is named and not used yet.
+    let both = ok("[storage]\nurl = \"postgres://u@db.example?sslmode=disable\"");
+    assert_eq!(both.config.storage.backend, Backend::Sled);
+    assert!(both.config.storage.postgres.is_some() && both.dangers.is_empty());
 }
 
 // --- anything at all ---

@@ -12,7 +12,8 @@ use crate::clock::Timestamp;
 ///
 /// Accounts are named by the digest of the canonical address, so that an address nobody has registered costs and
 /// answers the same as a real one, and every spelling of one address shares one counter (requirement RL-1).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LockKey {
     /// Passwords tried for an account, from anywhere but its owner's devices.
     Account(Digest),

@@ -6,6 +6,7 @@ mod identity;
 mod keys;
 mod routing;
 mod server;
+mod storage;
 mod text;
 
 use std::fmt::Display;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use super::problem::Report;
 use super::raw::Raw;
 use super::units::{format_duration, format_size, parse_duration, parse_rate, parse_size};
-use super::{Access, Config, Log, LogFormat, Rate, Registration, Storage, Ui, schema};
+use super::{Access, Config, Log, LogFormat, Rate, Registration, Ui, schema};
 use crate::model::Secret;
 
 /// What the `*_file` keys led to.
@@ -24,6 +25,8 @@ use crate::model::Secret;
 pub(super) struct SecretFiles {
     /// `storage.master_key_file`.
     pub(super) master_key: Option<Secret<String>>,
+    /// `storage.url_file`.
+    pub(super) database_url: Option<Secret<String>>,
     /// `accounts.bootstrap_admin.password_file`.
     pub(super) bootstrap_password: Option<Secret<String>>,
 }
@@ -70,7 +73,7 @@ pub(super) fn check(raw: &Raw, secrets: &SecretFiles, report: &mut Report) -> Ch
         sessions: accounts::sessions(c, &raw.sessions, &server),
         two_factor: accounts::two_factor(c, &raw.two_factor),
         limits: accounts::limits(c, &raw.limits),
-        storage: storage(c, raw, secrets),
+        storage: storage::storage(c, raw, secrets),
         ui: ui(c, raw),
         log: log(c, raw),
         server,
@@ -103,39 +106,19 @@ fn across(c: &mut Checker<'_>, config: &Config) {
     }
 }
 
-fn storage(c: &mut Checker<'_>, raw: &Raw, secrets: &SecretFiles) -> Storage {
-    let raw = &raw.storage;
-    c.choice("storage.backend", raw.backend.as_ref(), (), &[("sled", Choice::Is(())), ("postgres", Choice::Later)]);
-    let path = c.text("storage.path", raw.path.as_ref(), "data", text::path).into();
-    let written = raw.master_key.as_ref().filter(|key| !key.expose().is_empty());
-    let has_file = raw.master_key_file.as_ref().is_some_and(|path| !path.is_empty());
-    let (key, given) = match (written, &secrets.master_key) {
-        (Some(_), _) if has_file => {
-            c.fail("storage.master_key", "is given beside storage.master_key_file; keep one of them");
-            return Storage { path, master_key: None };
-        }
-        (Some(given), _) => ("storage.master_key", given),
-        (None, Some(given)) => ("storage.master_key_file", given),
-        (None, None) => return Storage { path, master_key: None },
-    };
-    let master_key = match keys::master_key(given.expose()) {
-        Ok(bytes) => Some(Secret::new(bytes)),
-        Err(message) => {
-            c.fail(key, message);
-            None
-        }
-    };
-    Storage { path, master_key }
-}
-
 fn ui(c: &mut Checker<'_>, raw: &Raw) -> Ui {
     let default = Ui::default();
     Ui {
         name: c.text("ui.name", raw.ui.name.as_ref(), &default.name, text::label),
+        // The file is read where files are read: in `load`.
+        logo: None,
         accent: c.text("ui.accent", raw.ui.accent.as_ref(), &default.accent, |text| {
             let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_hexdigit()));
             digits.map(|_| text.to_ascii_lowercase()).ok_or_else(|| format!("{text:?} is not a colour such as \"#3b5bdb\""))
         }),
+        default_locale: c
+            .choice("ui.default_locale", raw.ui.default_locale.as_ref(), "en", &Ui::LOCALES.map(|tag| (tag, Choice::Is(tag))))
+            .to_owned(),
     }
 }
 
