@@ -201,7 +201,7 @@ pub async fn execute(auth: &Auth, command: Command, now: Timestamp) -> Result<An
             Ok(Answer::Ended(ended.map_err(|error| no_user(&who, error))?))
         }
         Command::TokenCreate { who, name, life, paths, methods, networks } => {
-            let new = NewToken { name, expires_at: life.map(|life| now.plus(life)), paths, methods, networks };
+            let new = NewToken { id: ApiTokenId::new(), name, expires_at: life.map(|life| now.plus(life)), paths, methods, networks };
             let made = auth.create_token_for(find(auth, &who).await?, new, ACTOR, now).await;
             let (secret, token) = made.map_err(|error| no_user(&who, error))?;
             Ok(Answer::NewToken { secret, token: (&token).into() })

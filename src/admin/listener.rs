@@ -173,7 +173,8 @@ struct Checks {
 /// application that is down is its own probe's business, and taking the sidecar away as well would hide its 502.
 async fn ready(state: &State, with_upstreams: bool) -> Response<Full<Bytes>> {
     let checks = Checks {
-        store: state.auth.check_store(STORE_PATIENCE).await,
+        // Who knows already need not wait for the answer that does not come; it is asked every second anyway.
+        store: !state.auth.live().is_store_away() && state.auth.check_store(STORE_PATIENCE).await,
         keys: state.auth.jwks().get("keys").and_then(serde_json::Value::as_array).is_some_and(|keys| !keys.is_empty()),
         draining: state.draining.load(Ordering::SeqCst),
     };

@@ -7,7 +7,9 @@ mod config;
 mod demo;
 mod demo_upstream;
 mod health;
+mod migrate;
 mod output;
+mod progress;
 mod serve;
 mod session;
 mod state;
@@ -73,6 +75,8 @@ enum Command {
     Session(session::Arguments),
     /// Manage personal API tokens
     Token(token::Arguments),
+    /// Carry all state from one kind of store to the other
+    Migrate(migrate::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -98,6 +102,7 @@ fn dispatch(arguments: CommandLine) -> Result<(), Failure> {
         Some(Command::User(arguments)) => user::run(arguments),
         Some(Command::Session(arguments)) => session::run(arguments),
         Some(Command::Token(arguments)) => token::run(arguments),
+        Some(Command::Migrate(arguments)) => migrate::run(arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments),
     }
 }
@@ -214,6 +219,8 @@ mod tests {
             "token revoke a@b.de 0190163d-8694-739b-aea5-966c26f8ad91",
             "token revoke 0190163d-8694-739b-aea5-966c26f8ad91",
             "completions bash",
+            "migrate --from sled --to postgres --config x",
+            "migrate --from postgres --to sled --dry-run",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err().map(|error| error.to_string()));
         }
@@ -240,6 +247,10 @@ mod tests {
             "token create a@b.de --name n --expires never",
             "token create a@b.de --name n --expires 0d",
             "completions tcl",
+            "migrate",
+            "migrate --from sled",
+            "migrate --from sled --to mysql",
+            "migrate --from sled --to postgres --force",
             "token revoke",
             "token revoke a@b.de",
             "key list",

@@ -1,8 +1,13 @@
 //! Where the state lives. [`Store`] offers atomic domain operations, not rows: each is durable when it returns, and
 //! none of them decides anything. The live requests of the proxy never wait for a store; they read `auth::live`.
 
+mod lock_key;
+pub mod postgres;
 pub mod record;
+mod rules;
 pub mod sled;
+pub mod transfer;
+mod vitals;
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
@@ -16,6 +21,8 @@ use crate::model::{
     Action, Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Group, Kid, KnownToken, Lock, LockChange, LockKey,
     LockUpdate, Rotation, Sealed, Session, SessionId, SessionTouch, User, UserId,
 };
+
+pub use self::vitals::{Connections, Vitals};
 
 /// A signing key as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +43,15 @@ pub struct SigningKeyRecord {
 }
 
 /// What a one-time thing was for; part of the key, so that one purpose can't spend another's (requirement JWT-2).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// The pending token of a two-step login.
     PendingLogin,
     /// The set-up link of the first administrator.
     Setup,
+    /// A form that met an ended session, and was sent on after the sign-in.
+    KeptForm,
 }
 
 /// Which sessions to end.
@@ -94,6 +104,32 @@ pub struct Purged {
     pub others: u64,
 }
 
+/// What others who share this state changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum News {
+    /// This session was ended.
+    SessionEnded(SessionId),
+    /// It was exchanged, its standing changed, or its newest generation was presented for the first time.
+    SessionChanged(SessionId),
+    /// This account was changed or deleted.
+    User(UserId),
+    /// This API token was ended.
+    ApiTokenEnded(ApiTokenId),
+    /// A signing key was added or retired.
+    SigningKeys,
+    /// Some may have been missed: everything that is remembered has to be looked at again.
+    Everything,
+}
+
+/// Tells what other processes change, each change at least once, in no particular order. What this process changes may
+/// be told as well.
+#[async_trait]
+pub trait Follow: Debug + Send {
+    /// Waits for news. An empty answer, which comes about once a second when there are none: the store was asked and
+    /// answered. An error: it does not answer; ask again. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<Vec<News>, Error>;
+}
+
 /// Where nullpass keeps its state. Every method may be called from any thread; each write is durable when it returns
 /// unless its text says otherwise.
 #[async_trait]
@@ -132,6 +168,9 @@ pub trait Store: Debug + Send + Sync {
     /// A session.
     async fn session(&self, id: SessionId) -> Result<Option<Session>, Error>;
 
+    /// A session and its account in one look, for a token that this process has not seen.
+    async fn session_with_user(&self, id: SessionId) -> Result<Option<(Session, User)>, Error>;
+
     /// A person's sessions, oldest first.
     async fn sessions_of(&self, user: UserId) -> Result<Vec<Session>, Error>;
 
@@ -165,6 +204,9 @@ pub trait Store: Debug + Send + Sync {
 
     /// Adds an API token. [`Error::Stale`]: there is no such account. [`Error::Conflict`]: the identifier is taken.
     async fn insert_api_token(&self, token: &ApiToken) -> Result<(), Error>;
+
+    /// The API token with this digest, and its account.
+    async fn api_token_with_user(&self, digest: &Digest) -> Result<Option<(ApiToken, User)>, Error>;
 
     /// A person's API tokens, oldest first.
     async fn api_tokens_of(&self, user: UserId) -> Result<Vec<ApiToken>, Error>;
@@ -217,6 +259,10 @@ pub trait Store: Debug + Send + Sync {
     /// `until`, audit events before `audit_before`. Something is past its end from that very moment on. Returns the sessions and tokens that went.
     async fn purge(&self, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error>;
 
+    /// What other processes change from now on; `None`: nobody else can. What was changed before this returns and read
+    /// after it is not told.
+    async fn follow(&self) -> Result<Option<Box<dyn Follow>>, Error>;
+
     /// Whether the store answers and writes.
     async fn ping(&self) -> Result<(), Error>;
 
@@ -225,6 +271,11 @@ pub trait Store: Debug + Send + Sync {
 
     /// Makes everything durable; called last.
     async fn flush(&self) -> Result<(), Error>;
+
+    /// How it does, where it is somewhere else.
+    fn vitals(&self) -> Option<Vitals> {
+        None
+    }
 }
 
 /// Why a store could not do what it was asked.
@@ -254,9 +305,44 @@ pub enum Error {
         /// The newest this release reads.
         known: u32,
     },
+    /// A migration into this store was begun and broken off.
+    #[error(
+        "a migration from {from} into this store was begun and not finished: nothing can be done with it before the same \
+         `nullpass migrate` is repeated and has come to its end"
+    )]
+    HalfImported {
+        /// Where the state came from.
+        from: String,
+    },
     /// What is stored can't be read.
     #[error("damaged record: {0}")]
     Corrupt(String),
+    /// The database does not let us in: no such database, a wrong password, an address that it does not take.
+    #[error("the database refuses us: {0}")]
+    Refused(String),
+    /// The role may not do what the store has to.
+    #[error("the role of the database lacks a right: {0}")]
+    Rights(String),
+    /// The database is not the one that it should be, or speaks no TLS though it is asked for, or a certificate's file
+    /// can't be used.
+    #[error("TLS with the database: {0}")]
+    Tls(String),
+    /// The schema holds somebody else's tables.
+    #[error("the schema {schema:?} is another program's ({why}): name one of our own with storage.schema")]
+    Foreign {
+        /// The schema.
+        schema: String,
+        /// What was found.
+        why: String,
+    },
+    /// The server is of a version that lacks what we need.
+    #[error("the server is version {found}; it must be {needed} or newer")]
+    Outdated {
+        /// What it says it is.
+        found: String,
+        /// The oldest major version that will do.
+        needed: u32,
+    },
     /// The disk or the database does not answer.
     #[error("the store does not answer: {0}")]
     Unavailable(String),

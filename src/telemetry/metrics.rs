@@ -231,6 +231,11 @@ impl Metrics {
         }
     }
 
+    /// Adds a histogram that its owner keeps.
+    pub fn histogram_from(&mut self, name: &str, help: &str, histogram: Histogram) {
+        self.registry.register(name, help, histogram);
+    }
+
     /// Adds a number that its owner keeps.
     pub fn read_from(&mut self, name: &str, help: &str, read: impl Fn() -> f64 + Send + Sync + 'static) {
         let gauge = Number::default();

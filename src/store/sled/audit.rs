@@ -15,11 +15,17 @@ pub(super) fn append(writer: &Writer<'_>, event: &AuditEvent) -> Result<(), Erro
         return Err(Error::Conflict);
     }
     let mut changes = Changes::new();
+    put(writer, &mut changes, event, encoded);
+    writer.commit(&changes)
+}
+
+/// Adds the writing of an event to `changes`.
+pub(super) fn put<'a>(writer: &'a Writer<'_>, changes: &mut Changes<'a>, event: &AuditEvent, encoded: Vec<u8>) {
+    let key = key(event);
     changes.put(&writer.trees.audit, &key, encoded);
     if let Some(user) = event.user {
         changes.put(&writer.trees.audit_by_user, &pair(user.as_bytes(), &key), &[]);
     }
-    writer.commit(&changes)
 }
 
 pub(super) fn list(inner: &Inner, query: &AuditQuery) -> Result<Vec<AuditEvent>, Error> {

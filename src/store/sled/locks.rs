@@ -1,21 +1,14 @@
 //! Counters of failures. Their number is bounded (requirement RL-3): an attacker chooses the keys.
 
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use super::{Changes, Error, Inner, Writer, entries_after, load, record};
+use super::{Changes, Error, Inner, Writer, entries_after, exists, load, record};
 use crate::clock::Timestamp;
 use crate::model::{Lock, LockChange, LockKey, LockUpdate};
+use crate::store::lock_key::{encoded, is_owned};
 
 /// How many locks are kept; about 60 MB on disk.
 pub(super) const MAX_LOCKS: usize = 200_000;
-
-const ACCOUNT: u8 = b'a';
-const ADDRESS: u8 = b'i';
-const PAIR: u8 = b'b';
-const DEVICE: u8 = b'd';
-const SECOND_FACTOR: u8 = b's';
-const PENDING: u8 = b'p';
 
 /// Changes a lock, making room first when it would be one more than `max`.
 pub(super) fn update(writer: &Writer<'_>, key: LockKey, change: LockChange, now: Timestamp, max: usize) -> Result<LockUpdate, Error> {
@@ -63,6 +56,21 @@ pub(super) fn remove_stale(writer: &Writer<'_>, keys: &[Vec<u8>], now: Timestamp
     Ok(u64::try_from(removed).unwrap_or(u64::MAX))
 }
 
+/// Writes locks as they are, whatever their number: it was bounded where they come from.
+pub(super) fn import(writer: &Writer<'_>, locks: &[(LockKey, Lock)]) -> Result<(), Error> {
+    let tree = &writer.trees.locks;
+    let mut changes = Changes::new();
+    let mut new = 0;
+    for (key, lock) in locks {
+        let key = encoded(*key);
+        new += usize::from(!exists(tree, &key)?);
+        changes.put(tree, &key, record::encode(lock)?);
+    }
+    writer.commit(&changes)?;
+    count(writer, new, 0);
+    Ok(())
+}
+
 /// Drops locks until a tenth of `max` is free, so that the next many need not look again.
 fn make_room(writer: &Writer<'_>, now: Timestamp, max: usize) -> Result<(), Error> {
     let tree = &writer.trees.locks;
@@ -85,8 +93,7 @@ fn make_room(writer: &Writer<'_>, now: Timestamp, max: usize) -> Result<(), Erro
 /// that only a right password or an owner's device can make: else one could flood away the count of guesses at a
 /// second factor (requirement RL-2). Within a class the oldest goes first.
 fn worth(key: &[u8], lock: &Lock, now: Timestamp) -> (u8, Timestamp) {
-    let owned = matches!(key.first(), Some(&(DEVICE | SECOND_FACTOR)));
-    let class = match (lock.is_stale(now), owned, lock.remaining(now).is_some()) {
+    let class = match (lock.is_stale(now), is_owned(key), lock.remaining(now).is_some()) {
         (true, _, _) => 0,
         (false, false, false) => 1,
         (false, false, true) => 2,
@@ -100,23 +107,6 @@ fn worth(key: &[u8], lock: &Lock, now: Timestamp) -> (u8, Timestamp) {
 fn count(writer: &Writer<'_>, more: usize, fewer: usize) {
     let count = writer.lock_count.load(Ordering::Relaxed);
     writer.lock_count.store((count + more).saturating_sub(fewer), Ordering::Relaxed);
-}
-
-fn encoded(key: LockKey) -> Vec<u8> {
-    fn address(ip: IpAddr) -> Vec<u8> {
-        match ip {
-            IpAddr::V4(ip) => ip.octets().to_vec(),
-            IpAddr::V6(ip) => ip.octets().to_vec(),
-        }
-    }
-    match key {
-        LockKey::Account(digest) => [&[ACCOUNT], digest.as_bytes().as_slice()].concat(),
-        LockKey::Address(ip) => [&[ADDRESS], address(ip).as_slice()].concat(),
-        LockKey::Pair(digest, ip) => [&[PAIR], digest.as_bytes().as_slice(), &address(ip)].concat(),
-        LockKey::Device(digest) => [&[DEVICE], digest.as_bytes().as_slice()].concat(),
-        LockKey::SecondFactor(user) => [&[SECOND_FACTOR], user.as_bytes().as_slice()].concat(),
-        LockKey::Pending(digest) => [&[PENDING], digest.as_bytes().as_slice()].concat(),
-    }
 }
 
 #[cfg(test)]
@@ -188,12 +178,12 @@ mod tests {
             locked_until: Timestamp::from_secs(until),
         };
         let order = [
-            worth(&[SECOND_FACTOR], &lock(0, 0), now),
-            worth(&[ACCOUNT], &lock(9_999_998, 0), now),
-            worth(&[ADDRESS], &lock(9_999_999, 0), now),
-            worth(&[PAIR], &lock(9_999_990, 10_000_001), now),
-            worth(&[DEVICE], &lock(9_999_990, 0), now),
-            worth(&[SECOND_FACTOR], &lock(9_999_990, 10_000_001), now),
+            worth(b"s", &lock(0, 0), now),
+            worth(b"a", &lock(9_999_998, 0), now),
+            worth(b"i", &lock(9_999_999, 0), now),
+            worth(b"b", &lock(9_999_990, 10_000_001), now),
+            worth(b"d", &lock(9_999_990, 0), now),
+            worth(b"s", &lock(9_999_990, 10_000_001), now),
         ];
         assert!(order.is_sorted_by(|a, b| a < b), "{order:?}");
     }

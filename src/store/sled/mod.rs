@@ -14,6 +14,7 @@ mod purge;
 mod sessions;
 mod spent;
 mod tokens;
+mod transfer;
 mod trees;
 mod users;
 
@@ -34,7 +35,7 @@ use self::change::{Changes, Pick};
 use self::flusher::{Flushed, Flusher};
 use self::health::Health;
 use self::trees::{Trees, batch, bytes, entries_after, exists, indexed, load, pair};
-use super::{AuditQuery, Error, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery, record};
+use super::{AuditQuery, Error, Follow, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery, record};
 use crate::clock::Timestamp;
 use crate::model::{
     Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
@@ -195,6 +196,10 @@ impl Store for SledStore {
         self.read(move |inner| sessions::get(inner, id)).await
     }
 
+    async fn session_with_user(&self, id: SessionId) -> Result<Option<(Session, User)>, Error> {
+        self.read(move |inner| sessions::with_user(inner, id)).await
+    }
+
     async fn sessions_of(&self, user: UserId) -> Result<Vec<Session>, Error> {
         self.read(move |inner| sessions::of_user(inner, user)).await
     }
@@ -233,6 +238,11 @@ impl Store for SledStore {
     async fn insert_api_token(&self, token: &ApiToken) -> Result<(), Error> {
         let token = token.clone();
         self.write(move |writer| tokens::insert(writer, &token)).await
+    }
+
+    async fn api_token_with_user(&self, digest: &Digest) -> Result<Option<(ApiToken, User)>, Error> {
+        let digest = *digest;
+        self.read(move |inner| tokens::with_user(inner, &digest)).await
     }
 
     async fn api_tokens_of(&self, user: UserId) -> Result<Vec<ApiToken>, Error> {
@@ -307,6 +317,11 @@ impl Store for SledStore {
 
     async fn purge(&self, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error> {
         purge::purge(self, now, audit_before).await
+    }
+
+    /// Nobody: the folder is this process's alone.
+    async fn follow(&self) -> Result<Option<Box<dyn Follow>>, Error> {
+        Ok(None)
     }
 
     async fn ping(&self) -> Result<(), Error> {

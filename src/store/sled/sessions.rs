@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::{Changes, Error, Inner, SessionSelector, Writer, exists, indexed, load, pair, record};
+use super::{Changes, Error, Inner, SessionSelector, Writer, exists, indexed, load, pair, record, users};
 use crate::clock::Timestamp;
-use crate::model::{Amr, Fitness, Generation, KnownToken, Rotation, Session, SessionId, SessionTouch, UserId};
+use crate::model::{Amr, Fitness, Generation, KnownToken, Rotation, Session, SessionId, SessionTouch, User, UserId};
+use crate::store::rules;
 
 pub(super) fn insert(writer: &Writer<'_>, session: &Session, max_per_user: Option<u32>) -> Result<Vec<SessionId>, Error> {
     let trees = &writer.trees;
@@ -37,6 +38,12 @@ pub(super) fn get(inner: &Inner, id: SessionId) -> Result<Option<Session>, Error
     load(&inner.trees.sessions, id.as_bytes())
 }
 
+/// A session ends in one transaction with its account, so one that is read without it ended meanwhile.
+pub(super) fn with_user(inner: &Inner, id: SessionId) -> Result<Option<(Session, User)>, Error> {
+    let Some(session) = get(inner, id)? else { return Ok(None) };
+    Ok(users::get(inner, session.user)?.map(|user| (session, user)))
+}
+
 /// Oldest first, since identifiers sort by the time of making.
 pub(super) fn of_user(inner: &Inner, user: UserId) -> Result<Vec<Session>, Error> {
     let mut sessions = Vec::new();
@@ -59,20 +66,14 @@ pub(super) fn rotate(
     grace: Duration,
     now: Timestamp,
 ) -> Result<Rotation, Error> {
-    let Some(mut session) = get(writer, id)? else { return Ok(Rotation::Gone) };
-    let in_grace = session.successor_seen_at.is_none_or(|seen| now.since(seen) <= grace);
-    let rotated = presented == session.generation;
-    if rotated {
-        session.generation = session.generation.next();
-        session.successor_seen_at = None;
-    } else if presented.next() != session.generation || !in_grace {
-        return Ok(Rotation::Reused(session));
+    let Some(session) = get(writer, id)? else { return Ok(Rotation::Gone) };
+    let rotation = rules::rotated(session, presented, next, grace, now);
+    if let Rotation::Rotated(session) | Rotation::Grace(session) = &rotation {
+        let mut changes = Changes::new();
+        changes.put(&writer.trees.sessions, id.as_bytes(), record::encode(session)?);
+        writer.commit(&changes)?;
     }
-    session.remember(KnownToken { generation: session.generation, ..next });
-    let mut changes = Changes::new();
-    changes.put(&writer.trees.sessions, id.as_bytes(), record::encode(&session)?);
-    writer.commit(&changes)?;
-    Ok(if rotated { Rotation::Rotated(session) } else { Rotation::Grace(session) })
+    Ok(rotation)
 }
 
 pub(super) fn set_standing(writer: &Writer<'_>, id: SessionId, amr: Amr, fitness: Fitness) -> Result<bool, Error> {
@@ -86,18 +87,7 @@ pub(super) fn set_standing(writer: &Writer<'_>, id: SessionId, amr: Amr, fitness
 pub(super) fn touch(writer: &Writer<'_>, touches: &[SessionTouch]) -> Result<(), Error> {
     for touch in touches {
         let Some(mut session) = get(writer, touch.id)? else { continue };
-        session.last_seen_at = session.last_seen_at.max(touch.last_seen_at);
-        // When it was first seen does not become later, and is of this generation.
-        let seen = touch.successor_seen_at.filter(|(generation, _)| *generation == session.generation).map(|(_, at)| at);
-        session.successor_seen_at = match (session.successor_seen_at, seen) {
-            (Some(stored), Some(new)) => Some(stored.min(new)),
-            (stored, new) => stored.or(new),
-        };
-        if let Some(token) = touch.renewed
-            && token.generation == session.generation
-        {
-            session.remember(token);
-        }
+        rules::touch(&mut session, touch);
         // Each on its own: nothing ties one session's touch to another's.
         let mut changes = Changes::new();
         changes.put(&writer.trees.sessions, touch.id.as_bytes(), record::encode(&session)?);

@@ -1,8 +1,8 @@
 //! Personal API tokens and the index of whose they are; they exist only beside their user, as sessions do.
 
-use super::{Changes, Error, Inner, Writer, exists, indexed, load, pair, record};
+use super::{Changes, Error, Inner, Writer, entries_after, exists, indexed, load, pair, record, users};
 use crate::clock::Timestamp;
-use crate::model::{ApiToken, ApiTokenId, UserId};
+use crate::model::{ApiToken, ApiTokenId, Digest, User, UserId};
 
 pub(super) fn insert(writer: &Writer<'_>, token: &ApiToken) -> Result<(), Error> {
     let trees = &writer.trees;
@@ -21,6 +21,17 @@ pub(super) fn insert(writer: &Writer<'_>, token: &ApiToken) -> Result<(), Error>
 
 pub(super) fn get(inner: &Inner, id: ApiTokenId) -> Result<Option<ApiToken>, Error> {
     load(&inner.trees.api_tokens, id.as_bytes())
+}
+
+/// Walks through all of them: whoever has the folder for themselves keeps them all in memory and never asks this.
+pub(super) fn with_user(inner: &Inner, digest: &Digest) -> Result<Option<(ApiToken, User)>, Error> {
+    for entry in entries_after(&inner.trees.api_tokens, None) {
+        let token: ApiToken = record::decode(&entry?.1)?;
+        if token.digest == *digest {
+            return Ok(users::get(inner, token.user)?.map(|user| (token, user)));
+        }
+    }
+    Ok(None)
 }
 
 /// Oldest first, since identifiers sort by the time of making.
