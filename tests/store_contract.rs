@@ -9,27 +9,51 @@ mod fixtures;
 mod history;
 #[path = "store_contract/model.rs"]
 mod model;
+#[path = "store_contract/postgres_only.rs"]
+mod postgres_only;
+#[path = "support/postgres.rs"]
+mod postgres_server;
 #[path = "store_contract/promises.rs"]
 mod promises;
 #[path = "store_contract/sled_only.rs"]
 mod sled_only;
+#[path = "store_contract/transfer.rs"]
+mod transfer;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use nullpass::store::Store;
+use nullpass::store::postgres::PostgresStore;
 use nullpass::store::sled::SledStore;
+use nullpass::tasks::Tasks;
 
 /// How to get at a store; `folder` is empty at first and the same for the same state.
 pub(crate) trait Backend {
-    fn open(folder: &Path) -> Arc<dyn Store>;
+    fn open(folder: &Path) -> impl Future<Output = Arc<dyn Store>> + Send;
 }
 
 struct Sled;
 
 impl Backend for Sled {
-    fn open(folder: &Path) -> Arc<dyn Store> {
+    async fn open(folder: &Path) -> Arc<dyn Store> {
         Arc::new(SledStore::open(folder).unwrap())
+    }
+}
+
+struct Postgres;
+
+impl Backend for Postgres {
+    /// The folder's one file names the schema.
+    async fn open(folder: &Path) -> Arc<dyn Store> {
+        let file = folder.join("schema");
+        let schema = std::fs::read_to_string(&file).unwrap_or_else(|_| {
+            let schema = postgres_server::schema();
+            std::fs::write(&file, &schema).unwrap();
+            schema
+        });
+        let settings = nullpass::config::Postgres { schema, ..nullpass::config::Postgres::parse(&postgres_server::url()).unwrap() };
+        Arc::new(PostgresStore::open(&settings, &Tasks::new()).await.unwrap())
     }
 }
 
@@ -45,6 +69,7 @@ macro_rules! contract {
             a_generation_is_good_for_the_grace_after_its_successor_was_seen,
             an_audit_event_is_never_replaced,
             nothing_outlives_its_user,
+            a_token_is_found_with_its_account,
             what_is_too_large_is_refused_whole,
             the_address_of_a_deleted_account_is_retired,
             many_records_are_scanned_and_purged_once_each,
@@ -68,3 +93,4 @@ macro_rules! contract {
 }
 
 contract!(sled, crate::Sled);
+contract!(postgres, crate::Postgres);

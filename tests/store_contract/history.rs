@@ -152,12 +152,12 @@ pub(crate) fn check<B: Backend>() {
 async fn run<B: Backend>(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::default();
-    let mut store = B::open(folder.path());
+    let mut store = B::open(folder.path()).await;
     for op in ops {
         if matches!(op, Op::Reopen) {
             store.flush().await.unwrap();
             drop(store);
-            store = B::open(folder.path());
+            store = B::open(folder.path()).await;
             prop_assert_eq!(everything(&*store).await, everything(&model).await);
         } else {
             let (answer, expected) = (apply(&*store, &op).await, apply(&model, &op).await);

@@ -13,7 +13,7 @@ use nullpass::model::{
     LockUpdate, Rotation, Session, SessionId, SessionTouch, User, UserId,
 };
 use nullpass::store::record::encode;
-use nullpass::store::{AuditQuery, Error, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
+use nullpass::store::{AuditQuery, Error, Follow, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
 
 #[derive(Debug, Default)]
 pub(crate) struct Model(Mutex<State>);
@@ -136,6 +136,12 @@ impl Store for Model {
         Ok(self.state().sessions.get(&id).cloned())
     }
 
+    async fn session_with_user(&self, id: SessionId) -> Result<Option<(Session, User)>, Error> {
+        let state = self.state();
+        let Some(session) = state.sessions.get(&id).cloned() else { return Ok(None) };
+        Ok(state.users.get(&session.user).cloned().map(|user| (session, user)))
+    }
+
     async fn sessions_of(&self, user: UserId) -> Result<Vec<Session>, Error> {
         Ok(self.state().sessions.values().filter(|session| session.user == user).cloned().collect())
     }
@@ -225,6 +231,12 @@ impl Store for Model {
         Ok(())
     }
 
+    async fn api_token_with_user(&self, digest: &Digest) -> Result<Option<(ApiToken, User)>, Error> {
+        let state = self.state();
+        let Some(token) = state.tokens.values().find(|token| token.digest == *digest).cloned() else { return Ok(None) };
+        Ok(state.users.get(&token.user).cloned().map(|user| (token, user)))
+    }
+
     async fn api_tokens_of(&self, user: UserId) -> Result<Vec<ApiToken>, Error> {
         Ok(self.state().tokens.values().filter(|token| token.user == user).cloned().collect())
     }
@@ -266,7 +278,12 @@ impl Store for Model {
 
     async fn spend_once(&self, purpose: Purpose, digest: Digest, until: Timestamp) -> Result<bool, Error> {
         let mut state = self.state();
-        let key = (u8::from(purpose == Purpose::Setup), digest);
+        let purpose = match purpose {
+            Purpose::PendingLogin => 0,
+            Purpose::Setup => 1,
+            Purpose::KeptForm => 2,
+        };
+        let key = (purpose, digest);
         if state.spent.contains_key(&key) {
             return Ok(false);
         }
@@ -364,6 +381,10 @@ impl Store for Model {
         state.audit.retain(|(at, _), _| audit_before.is_none_or(|before| *at >= before));
         let others = u64::try_from(before - count(&state)).unwrap();
         Ok(Purged { sessions, api_tokens, others })
+    }
+
+    async fn follow(&self) -> Result<Option<Box<dyn Follow>>, Error> {
+        Ok(None)
     }
 
     async fn ping(&self) -> Result<(), Error> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nullpass::clock::Timestamp;
-use nullpass::model::{Action, ApiTokenId, AuditEvent, EventId, Generation, Rotation, Session, SessionId, SessionTouch, User, UserId};
+use nullpass::model::{
+    Action, ApiToken, ApiTokenId, AuditEvent, EventId, Generation, Rotation, Session, SessionId, SessionTouch, User, UserId,
+};
 use nullpass::store::{AuditQuery, Error, Purpose, SessionSelector, Store, UserQuery};
 use tokio::task::JoinSet;
 
@@ -26,7 +28,7 @@ where
 
 pub(crate) async fn one_of_many_gets_an_address<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let results = at_once(&store, |store, _| async move { store.insert_user(&user(UserId::new(), email(1)), false).await }).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
     assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(Error::Conflict))));
@@ -35,7 +37,7 @@ pub(crate) async fn one_of_many_gets_an_address<B: Backend>() {
 
 pub(crate) async fn one_of_many_changes_a_user<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let first = user(UserId::new(), email(0));
     store.insert_user(&first, false).await.unwrap();
     let results = at_once(&store, |store, number| {
@@ -55,7 +57,7 @@ pub(crate) async fn one_of_many_changes_a_user<B: Backend>() {
 // JWT-2: a one-time thing is consumed atomically, and one purpose can't consume another's.
 pub(crate) async fn what_is_spent_once_is_spent_by_one<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let owner = user(UserId::new(), email(1));
     store.insert_user(&owner, false).await.unwrap();
     for round in 0..3 {
@@ -74,7 +76,7 @@ pub(crate) async fn what_is_spent_once_is_spent_by_one<B: Backend>() {
 
 pub(crate) async fn one_of_many_rotates<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let owner = user(UserId::new(), email(1));
     store.insert_user(&owner, false).await.unwrap();
     let id = SessionId::new();
@@ -92,7 +94,7 @@ pub(crate) async fn one_of_many_rotates<B: Backend>() {
 
 pub(crate) async fn a_generation_is_good_for_the_grace_after_its_successor_was_seen<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let owner = user(UserId::new(), email(1));
     store.insert_user(&owner, false).await.unwrap();
     let id = SessionId::new();
@@ -115,7 +117,7 @@ pub(crate) async fn a_generation_is_good_for_the_grace_after_its_successor_was_s
 
 pub(crate) async fn an_audit_event_is_never_replaced<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let first = event(EventId::new(), at(1), Action::LoginFailed, None);
     store.append_audit(&first).await.unwrap();
     let forged = AuditEvent { action: Action::UserLogin, ..first.clone() };
@@ -126,7 +128,7 @@ pub(crate) async fn an_audit_event_is_never_replaced<B: Backend>() {
 /// Whatever the order in which they meet, no session or token outlives its user.
 pub(crate) async fn nothing_outlives_its_user<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let owner = user(UserId::new(), email(1));
     store.insert_user(&owner, false).await.unwrap();
     let id = owner.id;
@@ -154,9 +156,41 @@ pub(crate) async fn nothing_outlives_its_user<B: Backend>() {
     assert!(!store.spend_totp_step(id, 1).await.unwrap());
 }
 
+/// What a process looks up that has not seen a token yet.
+pub(crate) async fn a_token_is_found_with_its_account<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path()).await;
+    let owners = [user(UserId::new(), email(1)), user(UserId::new(), email(2))];
+    for owner in &owners {
+        store.insert_user(owner, false).await.unwrap();
+    }
+    let sessions = owners.each_ref().map(|owner| session(SessionId::new(), owner.id, at(1000)));
+    let tokens = [1, 2].map(|number| ApiToken { digest: digest(number), ..api_token(ApiTokenId::new(), owners[0].id, None) });
+    for (session, token) in sessions.iter().zip(&tokens) {
+        store.insert_session(session, None).await.unwrap();
+        store.insert_api_token(token).await.unwrap();
+    }
+    for (session, owner) in sessions.iter().zip(&owners) {
+        assert_eq!(store.session_with_user(session.id).await.unwrap(), Some((session.clone(), owner.clone())));
+    }
+    for token in &tokens {
+        assert_eq!(store.api_token_with_user(&token.digest).await.unwrap(), Some((token.clone(), owners[0].clone())));
+    }
+    assert_eq!(store.session_with_user(SessionId::new()).await.unwrap(), None);
+    assert_eq!(store.api_token_with_user(&digest(3)).await.unwrap(), None);
+
+    let renamed = store.replace_user(&User { email: email(3), ..owners[1].clone() }).await.unwrap();
+    assert_eq!(store.session_with_user(sessions[1].id).await.unwrap(), Some((sessions[1].clone(), renamed)));
+    assert!(store.delete_api_token(owners[0].id, tokens[1].id).await.unwrap());
+    assert_eq!(store.api_token_with_user(&tokens[1].digest).await.unwrap(), None);
+    store.delete_user(owners[0].id, at(3)).await.unwrap();
+    assert_eq!(store.session_with_user(sessions[0].id).await.unwrap(), None);
+    assert_eq!(store.api_token_with_user(&tokens[0].digest).await.unwrap(), None);
+}
+
 pub(crate) async fn what_is_too_large_is_refused_whole<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let mut large = user(UserId::new(), email(1));
     large.attributes.insert("note".to_owned(), "x".repeat(16 * 1024));
     assert!(matches!(store.insert_user(&large, false).await, Err(Error::TooLarge(size)) if size > 16 * 1024));
@@ -172,7 +206,7 @@ pub(crate) async fn what_is_too_large_is_refused_whole<B: Backend>() {
 
 pub(crate) async fn the_address_of_a_deleted_account_is_retired<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let first = user(UserId::new(), email(1));
     store.insert_user(&first, false).await.unwrap();
     let id = SessionId::new();
@@ -189,7 +223,7 @@ pub(crate) async fn the_address_of_a_deleted_account_is_retired<B: Backend>() {
 /// More of everything than a backend reads or removes at a time.
 pub(crate) async fn many_records_are_scanned_and_purged_once_each<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
-    let store = B::open(folder.path());
+    let store = B::open(folder.path()).await;
     let owner = user(UserId::new(), email(1));
     store.insert_user(&owner, false).await.unwrap();
     let ids: Vec<SessionId> = (0..2500).map(|_| SessionId::new()).collect();
