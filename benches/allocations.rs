@@ -24,7 +24,7 @@ const ROUNDS: u64 = 1000;
 fn main() -> ExitCode {
     let (fixture, policy) = (Fixture::new(), policy());
     let (host, _) = Host::parse("app.example.com").unwrap();
-    let recognise = || fixture.auth.recognise(&fixture.token, fixture.client, fixture.now);
+    let recognise = || fixture.auth.recognise_known(&fixture.token, fixture.client, fixture.now).unwrap();
     // The first look makes the identity; later ones find it.
     let Recognised::Good(identity, _) = recognise() else { panic!("not signed in") };
     let config = IdentityHeaders::default();

@@ -1,4 +1,5 @@
-//! What happens by itself: writing behind, asking the store whether it answers, and removing what has run out.
+//! What happens by itself: following what others change, writing behind, asking the store whether it answers, and removing
+//! what has run out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +15,20 @@ const WRITE_BEHIND_EVERY: Duration = Duration::from_secs(5);
 const CHECK_STORE_EVERY: Duration = Duration::from_secs(1);
 const STORE_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How often what nobody uses leaves memory.
+const DROP_UNUSED_EVERY: Duration = Duration::from_secs(60);
+
 /// How often what has run out is removed.
 const PURGE_EVERY: Duration = Duration::from_secs(300);
 
 /// Starts the jobs; they end when `tasks` stop.
 pub fn start(auth: &Arc<Auth>, clock: &Clock, tasks: &Tasks) {
+    auth.follow(clock, tasks);
+    let (job, time) = (Arc::clone(auth), clock.clone());
+    every(tasks, DROP_UNUSED_EVERY, move || {
+        let (auth, now) = (Arc::clone(&job), time.now());
+        async move { auth.drop_unused(now) }
+    });
     let job = Arc::clone(auth);
     every(tasks, WRITE_BEHIND_EVERY, move || {
         let auth = Arc::clone(&job);

@@ -82,12 +82,13 @@ impl Generation {
         };
         let limiter = before.and_then(|before| before.gateway.limiter.as_ref());
         let gateway = Arc::new(Gateway {
-            web: Web::new(Arc::clone(&lasting.auth), web::Settings::new(&config)),
+            web: Arc::new(Web::new(Arc::clone(&lasting.auth), web::Settings::new(&config))),
             auth: Arc::clone(&lasting.auth),
             policy,
             context: context::Settings::from(&config.server),
             cookies: Names::from(&config.sessions.cookie, config.server.is_https()),
             prefix: config.server.prefix.clone(),
+            tasks: lasting.requests.clone(),
             limiter: Limiter::of(config.limits.requests_per_ip, limiter),
             always_second_factor: config.two_factor.always_required,
             announcement: Announcement::new(&config.identity, &config.upstreams, &config.accounts.admin_group),

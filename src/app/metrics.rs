@@ -34,6 +34,16 @@ pub(super) fn metrics(
     metrics.read_from("store_ping_seconds", "How long the store took to answer when it was last asked", move || {
         ping.counters().store_ping_micros.load(Ordering::Relaxed) as f64 / 1_000_000.0
     });
+    let feed = Arc::clone(auth);
+    let help = "How long ago the store last told what other processes changed, or that they changed nothing; 0 where nobody shares it";
+    metrics.read_from("store_follow_lag_seconds", help, move || feed.live().unheard_for().unwrap_or_default().as_secs_f64());
+    if let Some(vitals) = auth.store_vitals() {
+        metrics.histogram_from("store_seconds", "How long the store took, the wait for a connection included", vitals.seconds.clone());
+        metrics.read_changing("store_connections", "Connections to the database, and who waits for one", move || {
+            let now = (vitals.connections)();
+            [("open", now.open), ("busy", now.busy), ("waiting", now.waiting)].map(|(name, count)| (name.to_owned(), count as f64)).to_vec()
+        });
+    }
     let undeclared = Arc::clone(undeclared);
     metrics.read_from("undeclared_proxy_requests", "Requests through a proxy that server.trusted_proxies does not name", move || {
         undeclared.load(Ordering::Relaxed) as f64

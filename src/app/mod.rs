@@ -5,10 +5,13 @@
 
 mod generation;
 mod metrics;
+pub mod migrate;
 mod reload;
 mod signals;
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -23,12 +26,13 @@ use self::signals::{Asked, Signals};
 use crate::admin;
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
-use crate::config::{Config, Listen};
+use crate::config::{Backend, Config, Listen};
 use crate::crypto::seal::{self, MasterKey, StorageKey};
 use crate::jobs;
 use crate::proxy::{Proxy, SetupError, UpstreamIndex};
 use crate::server::tls::Tls;
 use crate::server::{self, Inherited, Listener, Places, Redirect, Workers, activation, worker};
+use crate::store::postgres::PostgresStore;
 use crate::store::sled::SledStore;
 use crate::store::{self, Store};
 use crate::tasks::Tasks;
@@ -64,22 +68,57 @@ pub async fn open_auth(config: &Config, clock: &Clock) -> Result<Arc<Auth>, Erro
     crate::crypto::token::install_provider();
     let tasks = Tasks::new();
     let store = open_store(config, &tasks).await?;
-    open(config, store, clock, &tasks).await
+    let key = usable(config, &store).await?;
+    let shared = match config.storage.backend {
+        Backend::Sled => false,
+        Backend::Postgres => true,
+    };
+    Ok(Auth::open_briefly(auth_settings(config), store, shared, key, tasks, clock.now()).await?)
 }
 
-async fn open_store(config: &Config, tasks: &Tasks) -> Result<Arc<dyn Store>, Error> {
+/// Opens the store that the configuration names, whose work runs as `tasks`.
+///
+/// # Errors
+///
+/// It can't be opened: [`Error::Store`] says why.
+pub async fn open_store(config: &Config, tasks: &Tasks) -> Result<Arc<dyn Store>, Error> {
+    match config.storage.backend {
+        Backend::Sled => open_sled(config, tasks).await,
+        Backend::Postgres => open_postgres(config, tasks).await,
+    }
+}
+
+async fn open_postgres(config: &Config, tasks: &Tasks) -> Result<Arc<dyn Store>, Error> {
+    let storage = &config.storage;
+    let missing = |key: &str| Error::Start(format!("storage.{key} is missing"));
+    // One made here would be another one on every machine, and none of them could read what the others wrote.
+    storage.master_key.as_ref().ok_or_else(|| missing("master_key"))?;
+    let settings = storage.postgres.as_ref().ok_or_else(|| missing("url"))?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&storage.path);
+    made.map_err(|error| Error::Start(format!("the data folder {} can't be made: {error}", storage.path.display())))?;
+    Ok(Arc::new(PostgresStore::open(settings, tasks).await?))
+}
+
+async fn open_sled(config: &Config, tasks: &Tasks) -> Result<Arc<dyn Store>, Error> {
     let path = config.storage.path.clone();
     let opened = tasks.spawn_blocking(move || SledStore::open(&path)).await;
     Ok(Arc::new(opened.map_err(|error| Error::Start(error.to_string()))??))
 }
 
 async fn open(config: &Config, store: Arc<dyn Store>, clock: &Clock, tasks: &Tasks) -> Result<Arc<Auth>, Error> {
+    let key = usable(config, &store).await?;
+    Ok(Auth::open(auth_settings(config), store, key, tasks.clone(), clock.now()).await?)
+}
+
+/// Refuses a store that is only half there, before anything is written to it. Returns what its contents are sealed with.
+async fn usable(config: &Config, store: &Arc<dyn Store>) -> Result<StorageKey, Error> {
+    store::transfer::refuse_half_imported(&**store).await?;
     // After the store: it has made the data folder and is its only user.
     let key = match &config.storage.master_key {
         Some(bytes) => MasterKey::from_bytes(bytes.expose())?,
         None => MasterKey::load_or_create(&config.storage.path.join(MASTER_KEY_FILE))?,
     };
-    Ok(Auth::open(auth_settings(config), store, StorageKey::new(&key), tasks.clone(), clock.now()).await?)
+    Ok(StorageKey::new(&key))
 }
 
 /// What browsers see, without a slash at the end: `public_url`, else what follows from the first listener.
@@ -384,6 +423,8 @@ async fn welcome(auth: &Arc<Auth>, config: &Config, clock: &Clock) -> Result<(),
                 tracing::info!(email = %user.email, "made the administrator that accounts.bootstrap_admin names");
                 return Ok(());
             }
+            // Another process that starts at the same time was quicker.
+            Err(auth::Error::AddressTaken) if auth.has_administrator().await? => return Ok(()),
             // Whoever made that account must not become an administrator by it.
             Err(auth::Error::AddressTaken) => tracing::error!(
                 email = %admin.email,
@@ -430,7 +471,7 @@ fn upstream_names(proxy: &Arc<ArcSwap<Proxy>>) -> admin::Names {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The data folder.
+    /// The data folder or the database.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// The master key.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::live::{Cached, LiveUser};
+use super::live::{Cached, LiveUser, Looked, Question};
 use super::session::Recognised;
 use super::{Auth, Client, Error};
 use crate::clock::Timestamp;
@@ -104,7 +104,7 @@ impl Auth {
         now: Timestamp,
     ) -> Result<BasicOutcome, Error> {
         if api_token::looks_like(password.expose()) {
-            let recognised = self.recognise(password.expose(), ip, now);
+            let recognised = self.recognise(password.expose(), ip, now).await;
             // Whose name stands beside the token must be whose token it is: an application that looks at the name
             // would otherwise see somebody else than it is told.
             return match &recognised {
@@ -118,10 +118,14 @@ impl Auth {
         let email = Email::parse(user).map_err(|_| Error::WrongCredentials)?;
         let digest = self.basic.digest(&email, password.expose());
         if let Some(entry) = self.basic.find(&digest)
-            && let Some(identity) = entry.identity()
             && !self.live.is_store_away()
         {
-            return Ok(BasicOutcome::Password(identity));
+            if !self.live.is_current_user(&entry.owner) && self.look(Question::User(entry.user), now).await == Looked::Away {
+                return Ok(BasicOutcome::Token(Recognised::StoreAway));
+            }
+            if let Some(identity) = entry.identity() {
+                return Ok(BasicOutcome::Password(identity));
+            }
         }
         let client = client();
         self.count_attempt(&client, now)?;
@@ -130,8 +134,14 @@ impl Auth {
         if account.has_second_factor() || self.settings().two_factor.always_required {
             return Err(Error::WrongCredentials);
         }
+        let owner = self.live.owner(&account);
+        // The account may have changed since it was read: what changes from here on is told to its entry.
+        match self.store.user(account.id).await? {
+            Some(newest) => self.live.update_user(&newest),
+            None => self.live.remove_user(account.id),
+        }
         let entry = Arc::new(BasicEntry {
-            owner: self.live.owner(&account),
+            owner,
             user: account.id,
             password_changed_at: account.password_changed_at,
             proven_at: now,

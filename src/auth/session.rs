@@ -8,16 +8,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::audit::{ClientRecord, Event};
-use super::live::{Entry, LiveSession, REFRESH_GRACE, Seen};
+use super::follow::say_presence;
+use super::live::{Entry, LiveSession, Question, REFRESH_GRACE, Seen};
 use super::{Auth, Client, Counters, Error, Issued, SessionView};
 use crate::clock::Timestamp;
 use crate::crypto::seal::Purpose;
-use crate::crypto::token::SessionClaims;
+use crate::crypto::token::{Invalid, SessionClaims};
 use crate::crypto::{api_token, digest};
 use crate::model::{
     Action, Amr, Email, Fitness, Generation, Identity, KnownToken, Rotation, Sealed, Secret, Session, SessionId, User, UserId,
 };
-use crate::store::SessionSelector;
+use crate::store::{SessionSelector, Vitals};
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
@@ -46,51 +47,95 @@ pub enum Recognised {
     StoreAway,
 }
 
+/// Why a session that began a moment ago is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is: nothing speaks against it.
+    None,
+    /// It was signed in what is the future here.
+    Clock,
+    /// It is not known, or over.
+    Unknown,
+    /// It is tied to another address.
+    Address,
+}
+
+/// How long after it was signed a token is one of a session that began a moment ago.
+const A_MOMENT: Duration = Duration::from_secs(60);
+
 impl Auth {
-    /// What a token is worth now, for a request from `client`. Waits for nobody: a known token costs one look-up, an
-    /// unknown one a verification and a look-up in memory.
-    pub fn recognise(self: &Arc<Self>, token: &str, client: IpAddr, now: Timestamp) -> Recognised {
-        let Some(entry) = self.find(token, now) else {
-            return Recognised::No;
+    /// Why a token that we signed within the last minute is not taken from `client`; `None`: it is older, or not ours.
+    pub fn why_refused(&self, token: &str, client: IpAddr, now: Timestamp) -> Option<Refusal> {
+        let claims = match self.keyring.load().verify_session(token, now) {
+            Ok(claims) => claims,
+            Err(Invalid::Early) => return Some(Refusal::Clock),
+            Err(Invalid::Malformed | Invalid::Header | Invalid::UnknownKey | Invalid::Signature | Invalid::Claims | Invalid::Expired) => {
+                return None;
+            }
         };
-        self.recognise_entry(entry, client, now)
+        if now.since(Timestamp::from_secs(claims.iat)) > A_MOMENT {
+            return None;
+        }
+        Some(match self.live.session(claims.sid) {
+            None => Refusal::Unknown,
+            Some(session) if !self.live.is_bound_to(&session, client) => Refusal::Address,
+            Some(session) if session.is_over(now) => Refusal::Unknown,
+            Some(_) => Refusal::None,
+        })
     }
 
-    /// As [`Auth::recognise`], for an entry that was found before.
-    pub fn recognise_entry(self: &Arc<Self>, entry: Arc<Entry>, client: IpAddr, now: Timestamp) -> Recognised {
+    /// What a token is worth now, for a request from `client`. Waits for nobody: a known token costs one look-up, an
+    /// unknown one a verification and a look-up in memory. An error: only the store can tell, see [`Auth::recognise`].
+    pub fn recognise_known(self: &Arc<Self>, token: &str, client: IpAddr, now: Timestamp) -> Result<Recognised, Question> {
+        let Some(entry) = self.find(token, now)? else {
+            return Ok(Recognised::No);
+        };
         match self.live.look(&entry, client, now) {
-            Seen::Good(identity) => Recognised::Good(identity, entry),
-            Seen::Over | Seen::Elsewhere => Recognised::No,
-            Seen::StoreAway => Recognised::StoreAway,
+            Seen::Good(identity) => Ok(Recognised::Good(identity, entry)),
+            Seen::Over | Seen::Elsewhere => Ok(Recognised::No),
+            Seen::StoreAway => Ok(Recognised::StoreAway),
+            Seen::Ask(question) => Err(question),
             Seen::Reused => {
                 if let Entry::Session { session, .. } = &*entry {
                     self.end_stolen(session, now);
                 }
-                Recognised::No
+                Ok(Recognised::No)
             }
         }
     }
 
-    fn find(&self, token: &str, now: Timestamp) -> Option<Arc<Entry>> {
+    fn find(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Entry>>, Question> {
         if token.len() > MAX_TOKEN_BYTES {
-            return None;
+            return Ok(None);
         }
         let digest = digest::sha256(token.as_bytes());
         if let Some(entry) = self.live.find(&digest) {
-            return Some(entry);
+            return Ok(Some(entry));
         }
+        let shared = self.live.is_shared();
         if api_token::looks_like(token) {
-            return None;
+            // The checksum keeps what was never issued from the store.
+            let question = Question::ApiToken(digest);
+            let ask = shared && api_token::is_well_formed(token) && !self.live.is_absent(question);
+            return if ask { Err(question) } else { Ok(None) };
         }
         // Nobody knows the digest: a token that was renewed or refreshed long ago, or a forged one. The signature
-        // decides, and then the session in memory; the disk is never asked.
-        let claims = self.keyring.load().verify_session(token, now).ok()?;
-        let session = self.live.session(claims.sid)?;
+        // decides, and then the session in memory; the store is asked only where others write to it as well.
+        let claims = match self.keyring.load().verify_session(token, now) {
+            Ok(claims) => claims,
+            // A new key of another process. That the token says to be ours was found out without believing it.
+            Err(Invalid::UnknownKey) if shared && self.is_ours(token) => return Err(Question::SigningKeys),
+            Err(_) => return Ok(None),
+        };
+        let Some(session) = self.live.session(claims.sid) else {
+            let question = Question::Session(claims.sid);
+            return if shared && !self.live.is_absent(question) { Err(question) } else { Ok(None) };
+        };
         if session.user() != claims.sub {
-            return None;
+            return Ok(None);
         }
         let token = KnownToken { digest, generation: claims.generation, expires_at: Timestamp::from_secs(claims.exp) };
-        Some(self.live.remember(&session, token))
+        Ok(Some(self.live.remember(&session, token)))
     }
 
     /// The claims of a session token whose signature is ours, whatever became of its session.
@@ -145,12 +190,11 @@ impl Auth {
         self.live.bind(id, client.ip);
         // Somebody may have ended all sessions, changed the password or disabled the account since it was read. What
         // is still there now will be found by whoever does so from here on.
-        let stands = self
-            .store
-            .user(user.id)
-            .await?
-            .is_some_and(|newest| !newest.is_disabled() && newest.password_changed_at == user.password_changed_at)
-            && self.store.session(id).await?.is_some();
+        let newest = self.store.session_with_user(id).await?.map(|(_, newest)| newest);
+        if let Some(newest) = &newest {
+            self.live.update_user(newest);
+        }
+        let stands = newest.is_some_and(|newest| !newest.is_disabled() && newest.password_changed_at == user.password_changed_at);
         if !stands {
             self.end_sessions(SessionSelector::One(id)).await?;
             return Err(Error::WrongCredentials);
@@ -218,7 +262,10 @@ impl Auth {
                     self.end_stolen(session, now);
                     return Err(Error::SignInRequired);
                 }
-                Rotation::Gone => return Err(Error::SignInRequired),
+                Rotation::Gone => {
+                    self.live.end(&[session.id]);
+                    return Err(Error::SignInRequired);
+                }
             }
         }
         Err(Error::Conflict)
@@ -246,17 +293,24 @@ impl Auth {
     fn end_stolen(self: &Arc<Self>, session: &LiveSession, now: Timestamp) {
         Counters::add(&self.counters.token_reuse);
         let (id, owner) = (session.id, session.user());
-        self.live.end(&[id]);
+        self.live.begin_ending(id);
         tracing::warn!(session = %id, user = %owner, "a token was used after its successor: the session is ended");
         let auth = Arc::clone(self);
         self.tasks.spawn(async move {
-            if let Err(error) = auth.store.delete_sessions(SessionSelector::One(id)).await {
-                tracing::error!(%error, session = %id, "the session with the stolen token could not be deleted");
+            if let Err(error) = auth.finish_ending(id).await {
+                tracing::error!(%error, session = %id, "the session with the stolen token could not be deleted; it is tried again");
             }
             let user = auth.store.user(owner).await.ok().flatten();
             let event = Event::refused(Action::TokenReuse, user.as_ref()).with("session", id);
             auth.record(event, &Client::local(), now).await;
         });
+    }
+
+    /// Deletes a session that has ended in memory already.
+    async fn finish_ending(&self, id: SessionId) -> Result<(), Error> {
+        self.store.delete_sessions(SessionSelector::One(id)).await?;
+        self.live.ending_done(id);
+        Ok(())
     }
 
     /// Ends sessions, in the store and then in memory, before this returns.
@@ -318,7 +372,7 @@ impl Auth {
 
     /// Ties the stored sessions to their addresses again, where `sessions.bind_ip` asks for it.
     pub(super) async fn bind_sessions(&self) -> Result<(), Error> {
-        if !self.live.binds() {
+        if !self.live.binds() || self.live.is_shared() {
             return Ok(());
         }
         let mut by_user: HashMap<UserId, Vec<(SessionId, Sealed)>> = HashMap::new();
@@ -345,6 +399,9 @@ impl Auth {
 
     /// Writes behind what the request path learned.
     pub async fn write_behind(&self) -> Result<(), Error> {
+        for id in self.live.ending() {
+            self.finish_ending(id).await?;
+        }
         let (sessions, tokens) = self.live.take_touches();
         if !sessions.is_empty()
             && let Err(error) = self.store.touch_sessions(&sessions).await
@@ -364,15 +421,16 @@ impl Auth {
         let answers = matches!(tokio::time::timeout(patience, self.store.ping()).await, Ok(Ok(())));
         let micros = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.counters.store_ping_micros.store(micros, Ordering::Relaxed);
-        if answers == self.live.is_store_away() {
-            if answers {
-                tracing::info!("the store answers again");
-            } else {
-                tracing::error!("the store does not answer: sessions that were seen a moment ago go on, others get 503");
-            }
+        say_presence(self.live.pinged(answers));
+        answers && !self.live.is_store_away()
+    }
+
+    /// Drops from memory what nobody has used for a while, where others share the store.
+    pub fn drop_unused(&self, now: Timestamp) {
+        let dropped = self.live.drop_unused(now);
+        if dropped > 0 {
+            tracing::debug!(dropped, "sessions that nobody uses left memory");
         }
-        self.live.set_store_away(!answers);
-        answers
     }
 
     /// Removes what has run out.
@@ -386,6 +444,11 @@ impl Auth {
     /// Bytes the store takes on disk.
     pub async fn store_size(&self) -> Result<u64, Error> {
         Ok(self.store.size_on_disk().await?)
+    }
+
+    /// How the store does, where it is somewhere else.
+    pub fn store_vitals(&self) -> Option<Vitals> {
+        self.store.vitals()
     }
 
     /// Writes what is left and closes the store's books.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::audit::Event;
@@ -24,6 +26,9 @@ const SETUP_META: &str = "setup";
 struct SetupRecord {
     code: Digest,
     until: Timestamp,
+    /// What the code is made from, with the storage key.
+    #[serde(default)]
+    seed: Option<Digest>,
 }
 
 impl Auth {
@@ -46,17 +51,34 @@ impl Auth {
         &self.admin_group
     }
 
-    /// Makes the code of a new set-up link; older ones are void.
+    /// Makes the code of a new set-up link; older ones are void. Where others share the store it is theirs, as long as
+    /// that is good: each of them says it at its start, and all of them say the same.
     pub async fn new_setup_code(&self, now: Timestamp) -> Result<Secret<String>, Error> {
-        let code = random::token_text();
-        let record = SetupRecord { code: digest::sha256(code.expose().as_bytes()), until: now.plus(SETUP_LIFE) };
-        let bytes = serde_json::to_vec(&record).map_err(|error| Error::Internal(error.to_string()))?;
         loop {
             let before = self.store.meta(SETUP_META).await?;
+            let record: Option<SetupRecord> = before.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+            if self.live.is_shared()
+                && let Some(record) = record.filter(|record| now < record.until)
+                && let Some(seed) = record.seed
+            {
+                let code = self.setup_code(&seed);
+                if digest::sha256(code.expose().as_bytes()) == record.code {
+                    return Ok(code);
+                }
+            }
+            let seed = Digest(random::bytes());
+            let code = self.setup_code(&seed);
+            let record = SetupRecord { code: digest::sha256(code.expose().as_bytes()), until: now.plus(SETUP_LIFE), seed: Some(seed) };
+            let bytes = serde_json::to_vec(&record).map_err(|error| Error::Internal(error.to_string()))?;
             if self.store.swap_meta(SETUP_META, before.as_deref(), Some(&bytes)).await? {
                 return Ok(code);
             }
         }
+    }
+
+    /// Whoever reads the store can't make it: that takes the storage key as well.
+    fn setup_code(&self, seed: &Digest) -> Secret<String> {
+        Secret::new(URL_SAFE_NO_PAD.encode(self.storage_key.hmac("setup", seed.as_bytes()).as_bytes()))
     }
 
     /// Whether a set-up code is good now.

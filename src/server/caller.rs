@@ -30,6 +30,11 @@ pub(super) struct Called {
 }
 
 impl Called {
+    /// No credential of ours, or nobody has looked.
+    pub(super) const fn nobody() -> Self {
+        Self { caller: Caller::Nobody, ours_in_header: false, expire_cookies: false, by_basic: false, foreign: false, basic: None }
+    }
+
     /// Whether a browser sent the credential by itself.
     pub(super) fn is_ambient(&self) -> bool {
         self.caller.is_from_cookie() || (self.by_basic && self.caller.identity().is_some())
@@ -41,14 +46,14 @@ impl Called {
     }
 }
 
-/// Finds out who asks. A credential of ours in `Authorization` counts alone, even when it is bad and a cookie is good
+/// Finds out who asks: without waiting for anybody, unless others share the store and this process has not seen the
+/// credential. A credential of ours in `Authorization` counts alone, even when it is bad and a cookie is good
 /// (contract, section 4).
-pub(super) fn find(auth: &Arc<Auth>, names: &Names, head: &Parts, context: &Context) -> Called {
-    let nobody =
-        Called { caller: Caller::Nobody, ours_in_header: false, expire_cookies: false, by_basic: false, foreign: false, basic: None };
+pub(super) async fn find(auth: &Arc<Auth>, names: &Names, head: &Parts, context: &Context) -> Called {
+    let nobody = Called::nobody();
     let mut basic = None;
     match context::bearer(head) {
-        Credential::Bearer(token) => match caller(auth, token, false, context) {
+        Credential::Bearer(token) => match caller(auth, token, false, context).await {
             Some(caller) => return Called { caller, ours_in_header: true, ..nobody },
             None if auth.is_ours(token) => return Called { caller: Caller::Refused, ours_in_header: true, ..nobody },
             None => {}
@@ -71,12 +76,15 @@ pub(super) fn find(auth: &Arc<Auth>, names: &Names, head: &Parts, context: &Cont
         }
         Credential::None => {}
     }
+    // What script fetches in the background may have been sent before the person got a newer cookie, and its answer would
+    // take that one away: a page's own answer does it.
+    let expire_cookies = !context::is_by_script(&head.headers);
     match cookie::find(&head.headers, &names.session) {
         Found::None => Called { basic, ..nobody },
-        Found::Conflict => Called { expire_cookies: true, basic, ..nobody },
-        Found::One(token) => match caller(auth, token, true, context) {
+        Found::Conflict => Called { expire_cookies, basic, ..nobody },
+        Found::One(token) => match caller(auth, token, true, context).await {
             Some(caller) => Called { caller, basic, ..nobody },
-            None => Called { expire_cookies: true, basic, ..nobody },
+            None => Called { expire_cookies, basic, ..nobody },
         },
     }
 }
@@ -88,8 +96,8 @@ fn holds_ours(auth: &Auth, text: &[u8]) -> bool {
 }
 
 /// What a token is worth as a caller; `None`: nothing.
-fn caller(auth: &Arc<Auth>, token: &str, from_cookie: bool, context: &Context) -> Option<Caller> {
-    match auth.recognise(token, context.client, context.now) {
+async fn caller(auth: &Arc<Auth>, token: &str, from_cookie: bool, context: &Context) -> Option<Caller> {
+    match auth.recognise(token, context.client, context.now).await {
         Recognised::No => None,
         Recognised::StoreAway => Some(Caller::StoreAway),
         Recognised::Good(identity, entry) => match &*entry {

@@ -1,15 +1,20 @@
 //! The table of live sessions and API tokens: what every proxied request reads. Here is what stands in it; `table` is how
-//! it is filled, changed and read.
+//! it is filled and read, `change` how it follows what happens here, `unknown` and `doubt` how it follows what happens in
+//! other processes that share the store.
 //!
 //! The key is the SHA-256 of the token, which is also what the store keeps, so that after a restart nothing needs to be
 //! verified again. The table caches facts, never verdicts (requirement CACHE-1): a session's end, its person's groups and
 //! the clock are looked at on every request. A revocation changes the table before the request that asked for it is
 //! answered. All of it is atomics and read-mostly maps: reading waits for nobody.
 
+mod change;
+mod doubt;
+mod held;
 mod table;
+mod unknown;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +24,11 @@ use crate::clock::Timestamp;
 use crate::model::{Amr, ApiToken, Digest, Fitness, Generation, Identity, Session, SessionId, User, UserId};
 use crate::policy::glob::Glob;
 
+pub use held::Held;
 pub use table::Live;
+pub use unknown::Question;
+
+pub(super) use unknown::{Boarding, Landing, Looked};
 
 /// How long a replaced token stays good after its successor was first seen.
 pub const REFRESH_GRACE: Duration = Duration::from_secs(60);
@@ -37,22 +46,24 @@ pub struct Person {
 #[derive(Debug)]
 pub struct LiveUser {
     id: UserId,
-    /// `None`: the account is gone.
+    /// `None`: the account is gone, or nobody follows its changes any more.
     person: ArcSwapOption<Person>,
+    /// See [`Checked`].
+    checked: Checked,
     sessions: Mutex<Vec<Arc<LiveSession>>>,
     api_tokens: Mutex<Vec<Arc<LiveApiToken>>>,
 }
 
 impl LiveUser {
-    fn new(user: &User) -> Self {
-        let unknown = Self::unknown(user.id);
+    fn new(user: &User, epoch: u32) -> Self {
+        let unknown = Self::unknown(user.id, epoch);
         unknown.person.store(Some(Arc::new(Person { user: slim(user.clone()) })));
         unknown
     }
 
     /// Somebody of whom nothing is known but who: counts as gone.
-    fn unknown(id: UserId) -> Self {
-        Self { id, person: ArcSwapOption::empty(), sessions: Mutex::default(), api_tokens: Mutex::default() }
+    fn unknown(id: UserId, epoch: u32) -> Self {
+        Self { id, person: ArcSwapOption::empty(), checked: Checked::at(epoch), sessions: Mutex::default(), api_tokens: Mutex::default() }
     }
 }
 
@@ -69,6 +80,36 @@ impl LiveUser {
     /// Whether the account is gone, or an administrator keeps the person out.
     fn is_out(&self) -> bool {
         self.person.load().as_deref().is_none_or(|person| person.user.is_disabled())
+    }
+}
+
+/// In which epoch something was last read from the store, for a store that others write to as well. A new epoch begins
+/// when something may have been missed: what is of an older one is read again before it counts.
+#[derive(Debug)]
+pub(super) struct Checked(AtomicU32);
+
+impl Checked {
+    /// Before the first epoch: it is known to have changed.
+    const DOUBTED: u32 = 0;
+
+    const fn at(epoch: u32) -> Self {
+        Self(AtomicU32::new(epoch))
+    }
+
+    fn is_of(&self, epoch: u32) -> bool {
+        self.0.load(Ordering::Acquire) == epoch
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::DOUBTED
+    }
+
+    fn set(&self, epoch: u32) {
+        self.0.store(epoch, Ordering::Release);
+    }
+
+    fn doubt(&self) {
+        self.set(Self::DOUBTED);
     }
 }
 
@@ -109,6 +150,11 @@ pub struct LiveSession {
     standing: ArcSwap<(Amr, Fitness)>,
     identity: Cached,
     ended: AtomicBool,
+    /// It left the table because nobody used it: nothing is known of it any more.
+    detached: AtomicBool,
+    /// How many streams of its are open.
+    held: AtomicU32,
+    checked: Checked,
     /// The newest generation, and when it was first presented: one word, so that they are never of two exchanges.
     exchange: AtomicU64,
     /// When it was last seen while the store answered, in milliseconds.
@@ -126,7 +172,7 @@ pub struct LiveSession {
 impl LiveSession {
     /// Whether the session is over, whatever its tokens say.
     pub fn is_over(&self, now: Timestamp) -> bool {
-        self.ended.load(Ordering::Acquire) || now >= self.expires_at || self.owner.is_out()
+        self.ended.load(Ordering::Acquire) || self.detached.load(Ordering::Acquire) || now >= self.expires_at || self.owner.is_out()
     }
 
     /// Whose.
@@ -202,6 +248,10 @@ pub struct LiveApiToken {
     owner: Arc<LiveUser>,
     identity: Cached,
     ended: AtomicBool,
+    /// As with sessions.
+    detached: AtomicBool,
+    held: AtomicU32,
+    checked: Checked,
     seen: AtomicI64,
     written: AtomicI64,
 }
@@ -209,7 +259,10 @@ pub struct LiveApiToken {
 impl LiveApiToken {
     /// Whether it is over.
     pub fn is_over(&self, now: Timestamp) -> bool {
-        self.ended.load(Ordering::Acquire) || self.token.expires_at.is_some_and(|end| now >= end) || self.owner.is_out()
+        self.ended.load(Ordering::Acquire)
+            || self.detached.load(Ordering::Acquire)
+            || self.token.expires_at.is_some_and(|end| now >= end)
+            || self.owner.is_out()
     }
 
     fn identity(&self) -> Option<Arc<Identity>> {
@@ -233,6 +286,17 @@ pub enum Entry {
     Api(Arc<LiveApiToken>),
 }
 
+impl Entry {
+    /// Whether what it leads to has left the table.
+    fn is_detached(&self) -> bool {
+        let detached = match self {
+            Self::Session { session, .. } => &session.detached,
+            Self::Api(token) => &token.detached,
+        };
+        detached.load(Ordering::Acquire)
+    }
+}
+
 /// What a look at an entry says now.
 #[derive(Debug)]
 pub enum Seen {
@@ -246,4 +310,6 @@ pub enum Seen {
     Elsewhere,
     /// The store has not answered for longer than the session may be honoured without it.
     StoreAway,
+    /// Only the store knows: others share it, and what is known here may be out of date.
+    Ask(Question),
 }

@@ -1,55 +1,82 @@
-//! The table itself: filled from the store at the start, changed with every write, read by every request.
+//! The table itself: read by every request. Filled from the store at the start, or, where others share the store, with
+//! what is asked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Notify;
 
 use super::super::{Error, Settings};
-use super::{Cached, Entry, Exchange, LiveApiToken, LiveSession, LiveUser, Person, REFRESH_GRACE, Seen, TOUCH_EVERY, slim};
+use super::doubt::{Presence, Stale};
+use super::unknown::{Question, Unknown};
+use super::{Entry, Exchange, LiveApiToken, LiveSession, LiveUser, Person, REFRESH_GRACE, Seen, TOUCH_EVERY, slim};
 use crate::clock::Timestamp;
 use crate::config::BindIp;
-use crate::model::{Amr, ApiToken, ApiTokenId, Digest, Fitness, Generation, KnownToken, Session, SessionId, SessionTouch, User, UserId};
-use crate::policy::glob::Glob;
+use crate::model::{ApiTokenId, Digest, Generation, KnownToken, Session, SessionId, SessionTouch, UserId};
 use crate::store::Store;
 
 /// The table.
 #[derive(Debug)]
 pub struct Live {
-    tokens: papaya::HashMap<Digest, Arc<Entry>>,
-    sessions: papaya::HashMap<SessionId, Arc<LiveSession>>,
-    users: papaya::HashMap<UserId, Arc<LiveUser>>,
-    /// Held while a user's entry is made or changed, so that two writers can't leave an older state behind.
-    writer: Mutex<()>,
-    touches: Mutex<HashMap<SessionId, SessionTouch>>,
+    pub(super) tokens: papaya::HashMap<Digest, Arc<Entry>>,
+    pub(super) sessions: papaya::HashMap<SessionId, Arc<LiveSession>>,
+    pub(super) api_tokens: papaya::HashMap<ApiTokenId, Arc<LiveApiToken>>,
+    pub(super) users: papaya::HashMap<UserId, Arc<LiveUser>>,
+    /// Held while a user's entry is made or changed, so that two writers can't leave an older state behind. Taken after
+    /// the lock of `unknown`, never before.
+    pub(super) writer: Mutex<()>,
+    pub(super) touches: Mutex<HashMap<SessionId, SessionTouch>>,
     api_touches: Mutex<HashMap<ApiTokenId, Timestamp>>,
-    store_away: AtomicBool,
+    pub(super) store_away: AtomicBool,
+    /// Whether other processes write to the store as well.
+    pub(super) shared: bool,
+    pub(super) epoch: AtomicU32,
+    pub(super) unknown: Unknown,
+    pub(super) stale: Mutex<Stale>,
+    pub(super) stale_changed: Notify,
+    pub(super) ending: Mutex<HashSet<SessionId>>,
+    pub(super) presence: Mutex<Presence>,
     leeway: Duration,
-    idle_timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
     bind_ip: BindIp,
     stale_ttl: Duration,
 }
 
 impl Live {
-    /// An empty table.
-    pub(in crate::auth) fn new(settings: &Settings) -> Self {
-        Self {
+    /// An empty table. `shared`: other processes write to the store as well.
+    pub(in crate::auth) fn new(settings: &Settings, shared: bool) -> Self {
+        let live = Self {
             tokens: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
+            api_tokens: papaya::HashMap::new(),
             users: papaya::HashMap::new(),
             writer: Mutex::default(),
             touches: Mutex::default(),
             api_touches: Mutex::default(),
             store_away: AtomicBool::new(false),
+            shared,
+            epoch: AtomicU32::new(1),
+            unknown: Unknown::default(),
+            stale: Mutex::default(),
+            stale_changed: Notify::new(),
+            ending: Mutex::default(),
+            presence: Mutex::default(),
             leeway: settings.tokens.leeway,
             idle_timeout: settings.sessions.idle_timeout,
             bind_ip: settings.sessions.bind_ip,
             stale_ttl: settings.sessions.stale_ttl,
-        }
+        };
+        live.heard();
+        live
+    }
+
+    /// Whether other processes write to the store as well.
+    pub(in crate::auth) const fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Fills the table with everything that lives in the store. Each record goes in as it is read. Until its account is
@@ -59,14 +86,14 @@ impl Live {
         store
             .scan_sessions(&mut |session| {
                 if session.expires_at > now {
-                    self.add_session(&self.owner_of(session.user), &session);
+                    self.add_session(&self.owner_of(session.user), &session, self.epoch());
                 }
                 ControlFlow::Continue(())
             })
             .await?;
         store
             .scan_api_tokens(&mut |token| {
-                self.add_api_token(&self.owner_of(token.user), token);
+                self.add_api_token(&self.owner_of(token.user), token, self.epoch());
                 ControlFlow::Continue(())
             })
             .await?;
@@ -93,12 +120,12 @@ impl Live {
 
     /// The entry of somebody whose account has yet to be read.
     fn owner_of(&self, user: UserId) -> Arc<LiveUser> {
-        Arc::clone(self.users.pin().get_or_insert_with(user, || Arc::new(LiveUser::unknown(user))))
+        Arc::clone(self.users.pin().get_or_insert_with(user, || Arc::new(LiveUser::unknown(user, self.epoch()))))
     }
 
     /// Looks a token up by its digest.
     pub fn find(&self, digest: &Digest) -> Option<Arc<Entry>> {
-        self.tokens.pin().get(digest).map(Arc::clone)
+        self.tokens.pin().get(digest).filter(|entry| !entry.is_detached()).map(Arc::clone)
     }
 
     /// Looks a session up.
@@ -132,12 +159,24 @@ impl Live {
         client: IpAddr,
         now: Timestamp,
     ) -> Seen {
-        if session.is_over(now) || now >= expires_at.plus(self.leeway) {
+        let ask = Seen::Ask(Question::Session(session.id));
+        if session.detached.load(Ordering::Acquire) {
+            return ask;
+        }
+        if session.ended.load(Ordering::Acquire) || now >= expires_at.plus(self.leeway) {
+            return Seen::Over;
+        }
+        let away = self.store_away.load(Ordering::Acquire);
+        if !away && !self.is_current(session) {
+            return ask;
+        }
+        if session.is_over(now) {
             return Seen::Over;
         }
         let seen = Timestamp::from_millis(session.seen.load(Ordering::Relaxed));
-        if self.idle_timeout.is_some_and(|limit| now.since(seen) >= limit) {
-            return Seen::Over;
+        if self.is_idle(seen, now) {
+            // Another process may have seen it since.
+            return if self.shared { ask } else { Seen::Over };
         }
         if !self.is_bound_to(session, client) {
             return Seen::Elsewhere;
@@ -152,13 +191,18 @@ impl Live {
                 }
             }
         } else {
+            if self.shared && generation > exchange.generation {
+                // It was exchanged elsewhere, and the news of that are on their way.
+                return ask;
+            }
             let in_grace = exchange.seen_at.is_none_or(|at| now.since(at) <= REFRESH_GRACE);
             if generation.next() != exchange.generation || !in_grace {
                 return Seen::Reused;
             }
         }
-        if self.store_away.load(Ordering::Acquire) {
-            if now.since(seen) > self.stale_ttl || self.stale_ttl.is_zero() {
+        if away {
+            let doubted = session.checked.is_doubted() || session.owner.checked.is_doubted();
+            if now.since(seen) > self.stale_ttl || self.stale_ttl.is_zero() || doubted {
                 return Seen::StoreAway;
             }
         } else {
@@ -171,12 +215,21 @@ impl Live {
     }
 
     fn look_at_api_token(&self, token: &LiveApiToken, now: Timestamp) -> Seen {
+        let ask = Seen::Ask(Question::ApiToken(token.token.digest));
+        if token.detached.load(Ordering::Acquire) {
+            return ask;
+        }
+        let away = self.store_away.load(Ordering::Acquire);
+        if !away && !token.ended.load(Ordering::Acquire) && !self.is_current_token(token) {
+            return ask;
+        }
         if token.is_over(now) {
             return Seen::Over;
         }
-        if self.store_away.load(Ordering::Acquire) {
+        if away {
             let seen = Timestamp::from_millis(token.seen.load(Ordering::Relaxed));
-            if now.since(seen) > self.stale_ttl || self.stale_ttl.is_zero() {
+            let doubted = token.checked.is_doubted() || token.owner.checked.is_doubted();
+            if now.since(seen) > self.stale_ttl || self.stale_ttl.is_zero() || doubted {
                 return Seen::StoreAway;
             }
         } else {
@@ -189,7 +242,13 @@ impl Live {
         token.identity().map_or(Seen::Over, Seen::Good)
     }
 
-    fn is_bound_to(&self, session: &LiveSession, client: IpAddr) -> bool {
+    /// Whether a session that was last seen at `seen` has been left alone for too long.
+    pub(super) fn is_idle(&self, seen: Timestamp, now: Timestamp) -> bool {
+        self.idle_timeout.is_some_and(|limit| now.since(seen) >= limit)
+    }
+
+    /// Whether a session may be used from `client`, as `sessions.bind_ip` says.
+    pub(in crate::auth) fn is_bound_to(&self, session: &LiveSession, client: IpAddr) -> bool {
         match self.bind_ip {
             BindIp::Record => true,
             BindIp::Exact => session.bound.load().as_deref().is_some_and(|bound| bound.to_canonical() == client.to_canonical()),
@@ -236,7 +295,8 @@ impl Live {
         let entry = Arc::new(Entry::Session { session: Arc::clone(session), generation: token.generation, expires_at: token.expires_at });
         let mut digests = lock(&session.digests);
         // The list's lock is held while the table changes, so that `end` can't miss a digest.
-        if !session.ended.load(Ordering::Acquire) && !digests.contains(&token.digest) {
+        let lives = !session.ended.load(Ordering::Acquire) && !session.detached.load(Ordering::Acquire);
+        if lives && !digests.contains(&token.digest) {
             let tokens = self.tokens.pin();
             while digests.len() >= Self::MAX_DIGESTS {
                 tokens.remove(&digests.remove(0));
@@ -270,174 +330,6 @@ impl Live {
         touch.renewed = renewed.or(touch.renewed);
     }
 
-    /// Adds a session that is in the store.
-    pub(in crate::auth) fn insert(&self, user: &User, session: &Session) {
-        let owner = self.owner(user);
-        self.add_session(&owner, session);
-    }
-
-    fn add_session(&self, owner: &Arc<LiveUser>, session: &Session) {
-        let live = Arc::new(LiveSession {
-            id: session.id,
-            owner: Arc::clone(owner),
-            auth_time: session.auth_time,
-            expires_at: session.expires_at,
-            cookie: session.cookie,
-            standing: ArcSwap::from_pointee((session.amr, session.fitness)),
-            identity: Cached::default(),
-            ended: AtomicBool::new(false),
-            exchange: AtomicU64::new(Exchange::of(session).pack()),
-            seen: AtomicI64::new(session.last_seen_at.as_millis()),
-            written: AtomicI64::new(session.last_seen_at.as_millis()),
-            renewed: AtomicI64::new(0),
-            bound: ArcSwapOption::empty(),
-            digests: Mutex::default(),
-        });
-        lock(&owner.sessions).push(Arc::clone(&live));
-        self.sessions.pin().insert(session.id, Arc::clone(&live));
-        for token in &session.tokens {
-            self.remember(&live, *token);
-        }
-    }
-
-    /// Takes over what a refresh changed.
-    pub(in crate::auth) fn rotated(&self, session: &Session) {
-        if let Some(live) = self.session(session.id) {
-            // An exchange that was answered late must not take back a later one.
-            let exchange = Exchange::of(session);
-            let newer = |word: u64| (Exchange::unpack(word).generation < exchange.generation).then(|| exchange.pack());
-            let _older_than_known = live.exchange.fetch_update(Ordering::AcqRel, Ordering::Acquire, newer);
-            for token in &session.tokens {
-                self.remember(&live, *token);
-            }
-        }
-    }
-
-    /// Takes over a second factor that was set up in this session.
-    pub(in crate::auth) fn stand(&self, id: SessionId, amr: Amr, fitness: Fitness) {
-        if let Some(live) = self.session(id) {
-            live.standing.store(Arc::new((amr, fitness)));
-            live.identity.forget();
-        }
-    }
-
-    /// Ends sessions: their next request is refused.
-    pub(in crate::auth) fn end(&self, ids: &[SessionId]) {
-        for id in ids {
-            let sessions = self.sessions.pin();
-            let Some(live) = sessions.remove(id) else { continue };
-            live.ended.store(true, Ordering::Release);
-            let tokens = self.tokens.pin();
-            for digest in lock(&live.digests).drain(..) {
-                tokens.remove(&digest);
-            }
-            lock(&live.owner.sessions).retain(|other| other.id != *id);
-            lock(&self.touches).remove(id);
-        }
-    }
-
-    /// Adds an API token that is in the store.
-    pub(in crate::auth) fn insert_api_token(&self, user: &User, token: ApiToken) {
-        let owner = self.owner(user);
-        self.add_api_token(&owner, token);
-    }
-
-    fn add_api_token(&self, owner: &Arc<LiveUser>, token: ApiToken) {
-        let mut paths = Vec::with_capacity(token.scope.paths.len());
-        for path in &token.scope.paths {
-            match Glob::parse(path) {
-                Ok(glob) => paths.push(glob),
-                // A limit that can't be read must not become "no limit".
-                Err(problem) => {
-                    tracing::error!(token = %token.id, %problem, "the API token's path limit can't be read: the token is not honoured");
-                    return;
-                }
-            }
-        }
-        let seen = token.last_used_at.unwrap_or(token.created_at).as_millis();
-        let digest = token.digest;
-        let live = Arc::new(LiveApiToken {
-            token,
-            paths,
-            owner: Arc::clone(owner),
-            identity: Cached::default(),
-            ended: AtomicBool::new(false),
-            seen: AtomicI64::new(seen),
-            written: AtomicI64::new(seen),
-        });
-        lock(&owner.api_tokens).push(Arc::clone(&live));
-        self.tokens.pin().insert(digest, Arc::new(Entry::Api(live)));
-    }
-
-    /// Ends an API token.
-    pub(in crate::auth) fn end_api_token(&self, user: UserId, id: ApiTokenId) {
-        let users = self.users.pin();
-        let Some(owner) = users.get(&user) else { return };
-        let mut tokens = lock(&owner.api_tokens);
-        if let Some(at) = tokens.iter().position(|live| live.token.id == id) {
-            let live = tokens.remove(at);
-            live.ended.store(true, Ordering::Release);
-            self.tokens.pin().remove(&live.token.digest);
-        }
-    }
-
-    /// Ends API tokens that a purge removed.
-    pub(in crate::auth) fn end_api_tokens(&self, ids: &[ApiTokenId]) {
-        if ids.is_empty() {
-            return;
-        }
-        let owners: Vec<(UserId, ApiTokenId)> = {
-            let tokens = self.tokens.pin();
-            let api = tokens.values().filter_map(|entry| match &**entry {
-                Entry::Api(live) => Some((live.owner.id, live.token.id)),
-                Entry::Session { .. } => None,
-            });
-            api.filter(|(_, id)| ids.contains(id)).collect()
-        };
-        for (user, id) in owners {
-            self.end_api_token(user, id);
-        }
-    }
-
-    /// The newest state of an account that has live sessions or tokens.
-    pub(in crate::auth) fn update_user(&self, user: &User) {
-        let _writer = lock(&self.writer);
-        if let Some(owner) = self.users.pin().get(&user.id) {
-            let older = owner.person.load().as_deref().is_some_and(|person| person.user.revision >= user.revision);
-            if !older {
-                owner.person.store(Some(Arc::new(Person { user: slim(user.clone()) })));
-            }
-        }
-    }
-
-    /// The account is gone: everything of it ends.
-    pub(in crate::auth) fn remove_user(&self, id: UserId) {
-        let owner = {
-            let _writer = lock(&self.writer);
-            self.users.pin().remove(&id).map(Arc::clone)
-        };
-        let Some(owner) = owner else { return };
-        owner.person.store(None);
-        let sessions: Vec<SessionId> = lock(&owner.sessions).iter().map(|session| session.id).collect();
-        self.end(&sessions);
-        for live in lock(&owner.api_tokens).drain(..) {
-            live.ended.store(true, Ordering::Release);
-            self.tokens.pin().remove(&live.token.digest);
-        }
-    }
-
-    /// The person's entry, which follows every later change of the account. It stays until the account is deleted:
-    /// what may hold it could otherwise miss a change.
-    pub(in crate::auth) fn owner(&self, user: &User) -> Arc<LiveUser> {
-        let owner = {
-            let _writer = lock(&self.writer);
-            let users = self.users.pin();
-            Arc::clone(users.get_or_insert_with(user.id, || Arc::new(LiveUser::new(user))))
-        };
-        self.update_user(user);
-        owner
-    }
-
     /// What is to be written behind; the caller writes it, or hands it back with [`Live::put_back`].
     pub(in crate::auth) fn take_touches(&self) -> (Vec<SessionTouch>, Vec<(ApiTokenId, Timestamp)>) {
         let sessions = std::mem::take(&mut *lock(&self.touches));
@@ -451,16 +343,6 @@ impl Live {
         for touch in sessions {
             touches.entry(touch.id).or_insert(touch);
         }
-    }
-
-    /// Says whether the store answers. While it does not, sessions that were seen a moment ago go on.
-    pub fn set_store_away(&self, away: bool) {
-        self.store_away.store(away, Ordering::Release);
-    }
-
-    /// Whether the store is known not to answer.
-    pub fn is_store_away(&self) -> bool {
-        self.store_away.load(Ordering::Acquire)
     }
 }
 
@@ -479,6 +361,6 @@ fn wide_network(ip: IpAddr) -> IpAddr {
 }
 
 /// A poisoned lock means that a thread panicked between two plain assignments; what it guards is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
