@@ -7,6 +7,7 @@ started is ended by its own process id.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -94,6 +95,26 @@ def merged(base: dict, over: dict) -> dict:
     return out
 
 
+# --- Where the state lives -------------------------------------------------------------------------------------------
+
+
+def postgres_storage(url: str, schema: str | None = None, master_key: str | None = None, **more) -> dict:
+    """`[storage]` for this database: in a schema of its own, under a key of its own, unless others share them."""
+    key = master_key or base64.b64encode(secrets.token_bytes(32)).decode()
+    return {"backend": "postgres", "url": url, "schema": schema or f"t_{secrets.token_hex(8)}", "master_key": key} | more
+
+
+def storage_of_this_run() -> dict:
+    """`[storage]` where a test says nothing of it: `tests/run` runs the suites once for each backend."""
+    match os.environ.get("NULLPASS_TEST_BACKEND", "sled"):
+        case "sled":
+            return {}
+        case "postgres":
+            return postgres_storage(os.environ["NULLPASS_TEST_POSTGRES"])
+        case other:
+            raise ValueError(f"NULLPASS_TEST_BACKEND={other}: there are sled and postgres")
+
+
 # --- The server ----------------------------------------------------------------------------------------------------
 
 
@@ -116,7 +137,7 @@ class Nullpass:
             "accounts": {"registration": "open"},
             # The suites sign in more often from one address than a person would; the limits have suites of their own.
             "limits": {"auth_per_ip": "100000/m", "register_per_ip": "100000/h"},
-            "storage": {"path": str(self.data)},
+            "storage": {"path": str(self.data)} | storage_of_this_run(),
         }
         self.config = merged(base, config or {})
         self.write_config()
@@ -197,6 +218,17 @@ class Nullpass:
         """An HTTP client of this server that follows no redirect."""
         return httpx.Client(**{"base_url": self.url, "timeout": 30, "trust_env": False} | options)
 
+    def kept(self) -> dict[str, bytes]:
+        """What is kept, by where it is: the files of the data folder, and the rows of the database's tables."""
+        found = {path.name: path.read_bytes() for path in self.data.rglob("*") if path.is_file()}
+        storage = self.config["storage"]
+        if storage.get("backend") == "postgres":
+            schema = storage["schema"]
+            tables = psql(storage["url"], f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{schema}'").decode().split()
+            assert tables, f"no table in {schema}"
+            found |= {f"table {table}": psql(storage["url"], f'COPY "{schema}"."{table}" TO STDOUT (FORMAT binary)') for table in tables}
+        return found
+
     def memory_kib(self, what: str = "VmRSS") -> int:
         """Resident memory of the process: `VmRSS` now, `VmHWM` at its peak."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
@@ -207,6 +239,11 @@ class Nullpass:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def psql(url: str, sql: str) -> bytes:
+    """What `psql` prints for this."""
+    return subprocess.run(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql], capture_output=True, check=True, timeout=60).stdout
 
 
 def run_cli(*args: str, stdin: str | None = None, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess:

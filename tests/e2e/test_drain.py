@@ -35,7 +35,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
     return int(head.split(" ")[1]), "\r\nconnection: close\r\n" in head
 
 
-async def client(port: int, load: Load, until: asyncio.Event, keep_alive: bool, comes_back: bool) -> None:
+async def client(port: int, load: Load, until: asyncio.Event, keep_alive: bool, comes_back: bool, path: str) -> None:
     """Asks as fast as it can, on a connection for as long as that lasts. A refused connection asks nothing."""
     while not until.is_set():
         try:
@@ -47,7 +47,7 @@ async def client(port: int, load: Load, until: asyncio.Event, keep_alive: bool, 
         try:
             while not until.is_set():
                 more = "" if keep_alive else "Connection: close\r\n"
-                writer.write(f"GET /echo HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}\r\n".encode())
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}\r\n".encode())
                 status, last = await asyncio.wait_for(read_answer(reader), 20)
                 if status != 200:
                     load.lost.append(f"status {status}")
@@ -63,10 +63,10 @@ async def client(port: int, load: Load, until: asyncio.Event, keep_alive: bool, 
             return
 
 
-async def under_load(port: int, work, *, keep_alive: tuple[bool, ...] = (True,), comes_back: bool = True) -> Load:
+async def under_load(port: int, work, *, keep_alive: tuple[bool, ...] = (True,), comes_back: bool = True, path: str = "/echo") -> Load:
     """Runs `work` in a thread while clients ask."""
     load, until = Load(), asyncio.Event()
-    asking = [asyncio.create_task(client(port, load, until, keep_alive[n % len(keep_alive)], comes_back)) for n in range(24)]
+    asking = [asyncio.create_task(client(port, load, until, keep_alive[n % len(keep_alive)], comes_back, path)) for n in range(24)]
     await asyncio.sleep(0.7)
     await asyncio.to_thread(work)
     until.set()

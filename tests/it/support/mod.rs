@@ -1,7 +1,11 @@
-//! The whole sidecar in this process: real listeners, sled in a folder of its own, a clock that is moved by hand, a store
-//! that can be taken away, and an application that keeps every byte.
+//! The whole sidecar in this process: real listeners, a clock that is moved by hand, a store of its own (sled or
+//! PostgreSQL) that can be taken away, and an application that keeps every byte.
 
+#[path = "../../support/backend.rs"]
+mod backend;
 mod client;
+mod replicas;
+mod shared;
 mod store;
 mod upstream;
 
@@ -19,12 +23,13 @@ use nullpass::config::{self, Argon2, Config, Listen, LoadOptions, Overrides};
 use nullpass::model::{Group, Secret, User, UserId};
 use nullpass::server::tls::Tls;
 use nullpass::store::Store;
-use nullpass::store::sled::SledStore;
 use nullpass::tasks::Tasks;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use client::{Answer, Connection, PATIENCE};
+pub(crate) use replicas::{Replicas, soon};
+pub(crate) use shared::Mood;
 use store::Switchable;
 pub(crate) use upstream::{Captured, Upstream};
 
@@ -49,6 +54,16 @@ pub(crate) struct Server {
 impl Server {
     /// Starts with what `toml` says; the upstream is added when it names none.
     pub(crate) async fn start(toml: &str) -> Self {
+        let (time, clock) = Clock::manual(START);
+        Self::start_with(toml, time, clock, None).await
+    }
+
+    /// Starts on a store that others have as well, with their clock.
+    pub(crate) async fn start_beside(toml: &str, time: &Clock, clock: &ManualClock, store: Arc<dyn Store>) -> Self {
+        Self::start_with(toml, time.clone(), clock.clone(), Some(store)).await
+    }
+
+    async fn start_with(toml: &str, time: Clock, clock: ManualClock, shared: Option<Arc<dyn Store>>) -> Self {
         let folder = TempDir::new().unwrap();
         let upstream = Upstream::start().await;
         let file = folder.path().join("nullpass.toml");
@@ -69,7 +84,7 @@ impl Server {
         config.server.workers = 2;
         config.server.shutdown_grace = Duration::from_secs(2);
         config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        config.storage.path = folder.path().join("data");
+        config.storage = backend::storage(folder.path());
         config.log.access = false;
         if !toml.contains("[accounts.argon2]") {
             // The cheapest there is: what is tested here is not how dear a password is.
@@ -81,8 +96,15 @@ impl Server {
         if !toml.contains("register_per_ip") {
             config.limits.register_per_ip = None;
         }
-        let (time, clock) = Clock::manual(START);
-        let (running, store) = run(&config, &time).await;
+        let (running, store) = match shared {
+            Some(store) => {
+                // Nobody else makes it: the state is elsewhere.
+                std::fs::create_dir(&config.storage.path).unwrap();
+                config.storage.master_key = Some(Secret::new((0..32_u8).map(|place| place.wrapping_mul(37) ^ 0xa5).collect()));
+                start_on(store, &config, &time).await.unwrap()
+            }
+            None => run(&config, &time).await,
+        };
         let address = running.addresses()[0];
         Self { address, clock, time, store: Some(store), upstream, config, running: Some(running), _folder: folder }
     }
@@ -137,6 +159,11 @@ impl Server {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.config.storage.path.clone()
+    }
+
+    /// Every byte that it keeps.
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        backend::kept(&self.config.storage)
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -268,9 +295,11 @@ async fn run(config: &Config, time: &Clock) -> (Running, Arc<Switchable>) {
 }
 
 async fn try_run(config: &Config, time: &Clock) -> Result<(Running, Arc<Switchable>), app::Error> {
-    let path = config.storage.path.clone();
-    let inner = Tasks::new().spawn_blocking(move || SledStore::open(&path)).await.unwrap().unwrap();
-    let store = Arc::new(Switchable::new(Arc::new(inner)));
+    start_on(app::open_store(config, &Tasks::new()).await?, config, time).await
+}
+
+async fn start_on(store: Arc<dyn Store>, config: &Config, time: &Clock) -> Result<(Running, Arc<Switchable>), app::Error> {
+    let store = Arc::new(Switchable::new(store));
     let opened: Arc<dyn Store> = Arc::<Switchable>::clone(&store);
     let running = app::start(config.clone(), std::future::ready(Ok(opened)), time.clone()).await?;
     Ok((running, store))

@@ -1,7 +1,7 @@
 //! A store that can be taken away, and that remembers what it was asked.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nullpass::model::{
     Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
     Rotation, Session, SessionId, SessionTouch, User, UserId,
 };
-use nullpass::store::{AuditQuery, Error, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
+use nullpass::store::{AuditQuery, Error, Follow, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
 
 /// Passes everything on to `inner` while it is not away.
 #[derive(Debug)]
@@ -19,12 +19,19 @@ pub(crate) struct Switchable {
     inner: Arc<dyn Store>,
     away: AtomicBool,
     audit_fails: AtomicBool,
+    audit_takes: AtomicU64,
     asked: Mutex<Vec<&'static str>>,
 }
 
 impl Switchable {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, away: AtomicBool::new(false), audit_fails: AtomicBool::new(false), asked: Mutex::default() }
+        Self {
+            inner,
+            away: AtomicBool::new(false),
+            audit_fails: AtomicBool::new(false),
+            audit_takes: AtomicU64::new(0),
+            asked: Mutex::default(),
+        }
     }
 
     /// From now on every operation fails, or none does.
@@ -35,6 +42,11 @@ impl Switchable {
     /// From now on no audit event can be written.
     pub(crate) fn set_audit_fails(&self, fails: bool) {
         self.audit_fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// From now on every audit event takes so long.
+    pub(crate) fn set_audit_takes(&self, time: Duration) {
+        self.audit_takes.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// The names of the operations since the last time, without those that go on by themselves.
@@ -93,6 +105,11 @@ impl Store for Switchable {
         self.inner.session(id).await
     }
 
+    async fn session_with_user(&self, id: SessionId) -> Result<Option<(Session, User)>, Error> {
+        self.pass("session_with_user")?;
+        self.inner.session_with_user(id).await
+    }
+
     async fn sessions_of(&self, user: UserId) -> Result<Vec<Session>, Error> {
         self.pass("sessions_of")?;
         self.inner.sessions_of(user).await
@@ -133,6 +150,11 @@ impl Store for Switchable {
     async fn insert_api_token(&self, token: &ApiToken) -> Result<(), Error> {
         self.pass("insert_api_token")?;
         self.inner.insert_api_token(token).await
+    }
+
+    async fn api_token_with_user(&self, digest: &Digest) -> Result<Option<(ApiToken, User)>, Error> {
+        self.pass("api_token_with_user")?;
+        self.inner.api_token_with_user(digest).await
     }
 
     async fn api_tokens_of(&self, user: UserId) -> Result<Vec<ApiToken>, Error> {
@@ -207,6 +229,7 @@ impl Store for Switchable {
 
     async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error> {
         self.pass("append_audit")?;
+        tokio::time::sleep(Duration::from_millis(self.audit_takes.load(Ordering::SeqCst))).await;
         self.inner.append_audit(event).await
     }
 
@@ -218,6 +241,11 @@ impl Store for Switchable {
     async fn purge(&self, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error> {
         self.pass("purge")?;
         self.inner.purge(now, audit_before).await
+    }
+
+    async fn follow(&self) -> Result<Option<Box<dyn Follow>>, Error> {
+        self.pass("follow")?;
+        self.inner.follow().await
     }
 
     async fn ping(&self) -> Result<(), Error> {
