@@ -37,7 +37,7 @@ impl Auth {
         let user = self.existing(id).await?;
         let hints = [user.email.as_str()];
         password_rules::check(&self.settings().accounts.password, new.expose(), &hints)
-            .map_err(|problem| Error::invalid("password", problem.to_string()))?;
+            .map_err(|problem| Error::invalid("password", problem))?;
         let user = self.set_password(&user, new, now).await?;
         self.end_sessions(SessionSelector::OfUser(id)).await?;
         self.record(Event::done(Action::PasswordChange, &user).by(actor), &Client::local(), now).await;
@@ -140,7 +140,7 @@ impl Auth {
     ) -> Result<(Secret<String>, ApiToken), Error> {
         let user = self.existing(id).await?;
         let checked = super::token::check(&new, now)?;
-        self.add_api_token(&user, checked, new.expires_at, Some(actor), &Client::local(), now).await
+        self.add_api_token(&user, new.id, checked, new.expires_at, Some(actor), &Client::local(), now).await
     }
 
     /// A person's API tokens.

@@ -5,9 +5,13 @@
 
 pub mod account;
 pub mod admin;
+mod again;
+mod ask;
 pub mod audit;
 pub mod basic;
+mod follow;
 pub mod guard;
+pub mod kept;
 pub mod keys;
 pub mod live;
 pub mod login;
@@ -18,12 +22,14 @@ pub mod setup;
 pub mod token;
 pub mod totp;
 
+use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use crate::clock::Timestamp;
 use crate::config;
@@ -32,10 +38,12 @@ use crate::crypto::seal::StorageKey;
 use crate::crypto::token::Keyring;
 use crate::limit::Limiter;
 use crate::model::{Email, Group, Secret, Session, SessionId, User, UserId};
-use crate::store::{self, Store};
+use crate::store::{self, Follow, Store};
 use crate::tasks::Tasks;
 
 use live::Live;
+
+pub use crate::crypto::password_rules::{Hint, PasswordProblem};
 
 /// The parts of the configuration that the use cases read.
 #[derive(Clone, Debug)]
@@ -80,13 +88,20 @@ pub struct Auth {
     hasher: PasswordHasher,
     live: Live,
     basic: basic::Known,
+    again: again::Again,
     tasks: Tasks,
     counters: Counters,
+    /// The places of those who ask the store about a token.
+    looks: Semaphore,
+    token_looks: Semaphore,
+    keys_read: tokio::sync::Mutex<Option<ask::KeysRead>>,
+    /// What others change, until somebody follows it.
+    feed: Mutex<Option<Box<dyn Follow>>>,
 }
 
 impl Auth {
     /// Puts the use cases together, makes the signing keys if there are none, and fills the table of live sessions
-    /// from the store.
+    /// from the store; where others share the store, it fills as it is asked for, and [`Auth::follow`] must be called.
     pub async fn open(
         settings: Settings,
         store: Arc<dyn Store>,
@@ -94,13 +109,44 @@ impl Auth {
         tasks: Tasks,
         now: Timestamp,
     ) -> Result<Arc<Self>, Error> {
+        // Before anything is read: what changes later is told.
+        let feed = store.follow().await?;
+        let shared = feed.is_some();
+        // In a box: it is large, and so would be everything that awaits it.
+        Box::pin(Self::open_with(settings, store, storage_key, tasks, now, (shared, feed))).await
+    }
+
+    /// The same for a command, which is over before it matters what others change: nobody follows that. `shared`: others
+    /// share the store.
+    pub async fn open_briefly(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        shared: bool,
+        storage_key: StorageKey,
+        tasks: Tasks,
+        now: Timestamp,
+    ) -> Result<Arc<Self>, Error> {
+        Box::pin(Self::open_with(settings, store, storage_key, tasks, now, (shared, None))).await
+    }
+
+    async fn open_with(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        storage_key: StorageKey,
+        tasks: Tasks,
+        now: Timestamp,
+        (shared, feed): (bool, Option<Box<dyn Follow>>),
+    ) -> Result<Arc<Self>, Error> {
         keys::check_storage_key(&*store, &storage_key).await?;
         let keyring = keys::load(&*store, &storage_key, &settings, now).await?;
-        let live = Live::new(&settings);
-        live.load(&*store, now).await?;
+        let live = Live::new(&settings, shared);
+        if !live.is_shared() {
+            live.load(&*store, now).await?;
+        }
         let auth = Arc::new(Self {
             hasher: PasswordHasher::new(&settings.accounts.argon2),
             basic: basic::Known::default(),
+            again: again::Again::default(),
             counters: Counters::default(),
             keyring: ArcSwap::from_pointee(keyring),
             live,
@@ -109,6 +155,10 @@ impl Auth {
             store,
             storage_key,
             tasks,
+            looks: Semaphore::new(ask::MAX_LOOKS),
+            token_looks: Semaphore::new(ask::MAX_TOKEN_LOOKS),
+            keys_read: tokio::sync::Mutex::default(),
+            feed: Mutex::new(feed),
         });
         auth.bind_sessions().await?;
         Ok(auth)
@@ -153,7 +203,17 @@ impl Auth {
 
     /// The account, or [`Error::SignInRequired`] when it is gone.
     pub async fn user(&self, id: UserId) -> Result<User, Error> {
+        self.require_store()?;
         self.store.user(id).await?.ok_or(Error::SignInRequired)
+    }
+
+    /// Refuses at once what needs the store while it is known to be away: nobody waits for it, and it is not met by all of
+    /// them when it comes back.
+    fn require_store(&self) -> Result<(), Error> {
+        if self.live.is_store_away() {
+            return Err(Error::Unavailable(store::Error::Unavailable("it has not answered for a while".to_owned())));
+        }
+        Ok(())
     }
 
     /// Applies `change` to the newest state of an account and writes it, again if somebody else wrote meanwhile.
@@ -296,8 +356,8 @@ pub enum Error {
     Invalid {
         /// The field's name in the JSON API.
         field: &'static str,
-        /// What is wrong with it, for people.
-        problem: String,
+        /// What is wrong with it.
+        problem: Problem,
     },
     /// Too many attempts.
     #[error("too many attempts: try again in {} s", retry_after.as_secs().max(1))]
@@ -325,8 +385,44 @@ pub enum Error {
 }
 
 impl Error {
-    fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+    fn invalid(field: &'static str, problem: impl Into<Problem>) -> Self {
         Self::Invalid { field, problem: problem.into() }
+    }
+}
+
+/// What is wrong with a value. `Display` reads on after the field's name, in English.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// It is no password that an account may have.
+    Password(PasswordProblem),
+    /// Anything else.
+    Text(String),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Password(problem) => problem.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<PasswordProblem> for Problem {
+    fn from(problem: PasswordProblem) -> Self {
+        Self::Password(problem)
+    }
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
     }
 }
 
@@ -336,9 +432,16 @@ impl From<store::Error> for Error {
             store::Error::Conflict | store::Error::Retired => Self::AddressTaken,
             store::Error::Stale => Self::Conflict,
             store::Error::TooLarge(_) => Self::invalid("body", "is too large to be kept"),
-            store::Error::InUse(_) | store::Error::Newer { .. } | store::Error::Corrupt(_) | store::Error::Unavailable(_) => {
-                Self::Unavailable(error)
-            }
+            store::Error::InUse(_)
+            | store::Error::Newer { .. }
+            | store::Error::HalfImported { .. }
+            | store::Error::Corrupt(_)
+            | store::Error::Refused(_)
+            | store::Error::Rights(_)
+            | store::Error::Tls(_)
+            | store::Error::Foreign { .. }
+            | store::Error::Outdated { .. }
+            | store::Error::Unavailable(_) => Self::Unavailable(error),
         }
     }
 }

@@ -66,8 +66,7 @@ impl Auth {
 
     /// Checks a new password; `field` names it in the error.
     pub(super) fn check_password(&self, field: &'static str, password: &str, hints: &[&str]) -> Result<(), Error> {
-        password_rules::check(&self.settings().accounts.password, password, hints)
-            .map_err(|problem| Error::invalid(field, problem.to_string()))
+        password_rules::check(&self.settings().accounts.password, password, hints).map_err(|problem| Error::invalid(field, problem))
     }
 
     /// Hashes and stores. `by_administrator` lets the address of a deleted account be used again.

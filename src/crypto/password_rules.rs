@@ -23,8 +23,10 @@ pub enum PasswordProblem {
     },
     /// Easy to guess.
     TooWeak {
-        /// What is wrong with it and what would help.
+        /// What is wrong with it and what would help, in English.
         advice: String,
+        /// The same, to be said in other languages.
+        hints: Vec<Hint>,
     },
     /// A NUL, which other programs take for the end.
     Nul,
@@ -35,13 +37,40 @@ impl fmt::Display for PasswordProblem {
         match self {
             Self::TooShort { min } => write!(f, "must have at least {min} characters"),
             Self::TooLong { max } => write!(f, "must not have more than {max} bytes"),
-            Self::TooWeak { advice } => write!(f, "is too easy to guess: {advice}"),
+            Self::TooWeak { advice, hints: _ } => write!(f, "is too easy to guess: {advice}"),
             Self::Nul => f.write_str("must not contain a NUL character"),
         }
     }
 }
 
 impl std::error::Error for PasswordProblem {}
+
+/// Why a password is easy to guess, or what would help.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hint {
+    /// It is among the most common ones.
+    Common,
+    /// It is like a common one.
+    Similar,
+    /// It is one word.
+    Word,
+    /// It is a name.
+    Name,
+    /// Its keys are neighbours.
+    Keyboard,
+    /// It repeats itself.
+    Repeats,
+    /// It goes up or down like the alphabet.
+    Sequence,
+    /// It is a date or a year.
+    Dates,
+    /// Capitals and exchanged letters don't help.
+    Substitutions,
+    /// Words are written backwards.
+    Reversed,
+    /// More words would help.
+    MoreWords,
+}
 
 /// Whether a new password will do. The least counts code points and any character but NUL is fine (NIST SP 800-63B,
 /// section 5.1.1.2); the most counts bytes of UTF-8, which is what hashing it costs. `hints` are words that it should not be made of: the address, the name, the
@@ -65,7 +94,7 @@ pub fn check(rules: &config::PasswordRules, password: &str, hints: &[&str]) -> R
     if u8::from(estimate.score()) >= rules.min_strength {
         return Ok(());
     }
-    Err(PasswordProblem::TooWeak { advice: advice(&estimate) })
+    Err(PasswordProblem::TooWeak { advice: advice(&estimate), hints: kinds(&estimate) })
 }
 
 /// zxcvbn's warning and suggestions as one line.
@@ -77,6 +106,44 @@ fn advice(estimate: &zxcvbn::Entropy) -> String {
         })
         .unwrap_or_default();
     if parts.is_empty() { "Add another word or two. Uncommon words are better.".to_owned() } else { parts.join(" ") }
+}
+
+/// zxcvbn's warning and suggestions, each kind once; there is always one that helps.
+fn kinds(estimate: &zxcvbn::Entropy) -> Vec<Hint> {
+    use zxcvbn::feedback::{Suggestion, Warning};
+    let warning = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning).map(|warning| match warning {
+        Warning::StraightRowsOfKeysAreEasyToGuess | Warning::ShortKeyboardPatternsAreEasyToGuess => Hint::Keyboard,
+        Warning::RepeatsLikeAaaAreEasyToGuess | Warning::RepeatsLikeAbcAbcAreOnlySlightlyHarderToGuess => Hint::Repeats,
+        Warning::ThisIsATop10Password | Warning::ThisIsATop100Password | Warning::ThisIsACommonPassword => Hint::Common,
+        Warning::ThisIsSimilarToACommonlyUsedPassword => Hint::Similar,
+        Warning::SequencesLikeAbcAreEasyToGuess => Hint::Sequence,
+        Warning::RecentYearsAreEasyToGuess | Warning::DatesAreOftenEasyToGuess => Hint::Dates,
+        Warning::AWordByItselfIsEasyToGuess => Hint::Word,
+        Warning::NamesAndSurnamesByThemselvesAreEasyToGuess | Warning::CommonNamesAndSurnamesAreEasyToGuess => Hint::Name,
+    });
+    let suggestions = estimate.feedback().map(zxcvbn::feedback::Feedback::suggestions).unwrap_or_default();
+    let suggested = suggestions.iter().map(|suggestion| match suggestion {
+        Suggestion::UseAFewWordsAvoidCommonPhrases
+        | Suggestion::NoNeedForSymbolsDigitsOrUppercaseLetters
+        | Suggestion::AddAnotherWordOrTwo => Hint::MoreWords,
+        Suggestion::CapitalizationDoesntHelpVeryMuch
+        | Suggestion::AllUppercaseIsAlmostAsEasyToGuessAsAllLowercase
+        | Suggestion::PredictableSubstitutionsDontHelpVeryMuch => Hint::Substitutions,
+        Suggestion::ReversedWordsArentMuchHarderToGuess => Hint::Reversed,
+        Suggestion::UseALongerKeyboardPatternWithMoreTurns => Hint::Keyboard,
+        Suggestion::AvoidRepeatedWordsAndCharacters => Hint::Repeats,
+        Suggestion::AvoidSequences => Hint::Sequence,
+        Suggestion::AvoidRecentYears
+        | Suggestion::AvoidYearsThatAreAssociatedWithYou
+        | Suggestion::AvoidDatesAndYearsThatAreAssociatedWithYou => Hint::Dates,
+    });
+    let mut hints = Vec::new();
+    for hint in warning.into_iter().chain(suggested).chain([Hint::MoreWords]) {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    hints
 }
 
 #[cfg(test)]
@@ -112,7 +179,10 @@ mod tests {
     fn weak_passwords_are_refused_with_advice() {
         for weak in ["password", "12345678", "qwertyuiop", "aaaaaaaaaaaaaaaa", "ada.lovelace@example.com"] {
             let problem = check(&RULES, weak, &["ada.lovelace@example.com", "nullpass"]).unwrap_err();
-            assert!(matches!(&problem, PasswordProblem::TooWeak { advice } if !advice.is_empty()), "{weak}: {problem:?}");
+            assert!(
+                matches!(&problem, PasswordProblem::TooWeak { advice, hints } if !advice.is_empty() && !hints.is_empty()),
+                "{weak}: {problem:?}"
+            );
         }
         assert_eq!(check(&RULES, "correct horse battery staple", &[]), Ok(()));
         assert_eq!(check(&config::PasswordRules { min_strength: 4, ..RULES }, "kT9#vQ2!mZ7&pL4x", &[]), Ok(()));

@@ -8,8 +8,9 @@ use http::{Method, Response, StatusCode};
 
 use super::ask::{Ask, Asker, Form};
 use super::error::{Told, too_many, unavailable};
-use super::pages::Link;
-use super::{Web, call, pages, reply, return_to};
+use super::languages::{Language, Texts};
+use super::pages::{Link, Shell};
+use super::{Web, bounce, call, kept, pages, reply, return_to};
 use crate::auth;
 use crate::policy::path::PathError;
 use crate::proxy::Error as ProxyError;
@@ -19,20 +20,43 @@ use crate::wire::context::ContextError;
 /// Where a navigation would be sent, for `?mode=status`.
 const X_NULLPASS_LOCATION: HeaderName = HeaderName::from_static("x-nullpass-location");
 
+/// Who reads an answer of ours in an upstream's place: found out before the request is passed on, and made only if it is
+/// needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// The answer's form.
+    pub form: Form,
+    language: Language,
+    /// An address that shows the answer again.
+    here: Option<&'a str>,
+}
+
 impl Web {
     /// Nobody is signed in. A navigation is sent to the sign-in page and comes back to where it was going.
     /// `offer_basic`: the rule takes Basic. `expire_cookies`: the session cookie is worth nothing.
     pub fn sign_in_required(&self, ask: &Ask<'_>, offer_basic: bool, expire_cookies: bool) -> Response<Body> {
         let told = Told::new(StatusCode::UNAUTHORIZED, "sign_in_required", "Sign in first.");
-        let login = self.step("/login", ask);
         let form = ask.form();
+        let mut login = self.step("/login", ask);
+        if form == Form::Navigation
+            && expire_cookies
+            && let Some(why) = bounce::reason(self, ask)
+        {
+            let mark = if login.contains('?') { '&' } else { '?' };
+            login = format!("{login}{mark}why={why}");
+        }
         let mut response = match form {
             Form::Navigation => send_to(ask, &told, &login),
             Form::Submission => {
                 let text = "You are not signed in any more, so what you sent did not arrive. Sign in, go back and send it again.";
-                self.challenge(form, &Told { text: text.into(), ..told }, &login, ask.request_id)
+                self.challenge(
+                    &self.reader(ask, ask.path_and_query),
+                    &Told { text: text.into(), code: "submission_lost", ..told },
+                    &login,
+                    ask.request_id,
+                )
             }
-            Form::Frame | Form::Json | Form::Grpc => self.challenge(form, &told, &login, ask.request_id),
+            Form::Frame | Form::Json | Form::Grpc => self.challenge(&self.reader(ask, ask.path_and_query), &told, &login, ask.request_id),
         };
         if response.status() == StatusCode::UNAUTHORIZED && form != Form::Grpc {
             let headers = response.headers_mut();
@@ -55,25 +79,32 @@ impl Web {
             "service_worker_refused" => "There is no service worker here.",
             _ => "This is not for you.",
         };
-        self.told(ask, &Told::new(StatusCode::FORBIDDEN, code, text))
+        let told = Told::new(StatusCode::FORBIDDEN, code, text);
+        if code != "forbidden" {
+            return self.told(ask, &told);
+        }
+        // By way of signing out: who is signed in is not asked again.
+        let (reader, href) = (self.reader(ask, ask.path_and_query), self.step("/logout", ask));
+        let text = reader.language.texts().remedies.other_sign_in;
+        self.told_as(&reader, ask.request_id, &told, Some(Link { href: &href, text, top: reader.form == Form::Frame }))
     }
 
     /// The rule asks for a second factor, which this session was begun without.
     pub fn second_factor_required(&self, ask: &Ask<'_>) -> Response<Body> {
         let told = Told::new(StatusCode::FORBIDDEN, "second_factor_required", "A code of your second factor is needed here.");
-        self.step_or_told(ask, "/reauth", "Enter a code", &told)
+        self.step_or_told(ask, "/reauth", |t| t.remedies.enter_code, &told)
     }
 
     /// A second factor is asked for, and the account has none.
     pub fn enrolment_required(&self, ask: &Ask<'_>) -> Response<Body> {
         let told = Told::new(StatusCode::FORBIDDEN, "second_factor_enrolment_required", "Set up a second factor first.");
-        self.step_or_told(ask, "/account/2fa", "Set it up", &told)
+        self.step_or_told(ask, "/account/2fa", |t| t.remedies.set_up, &told)
     }
 
     /// The rule asks for a password that was given lately.
     pub fn fresh_password_required(&self, ask: &Ask<'_>) -> Response<Body> {
         let told = Told::new(StatusCode::FORBIDDEN, "fresh_password_required", "Enter your password again to go on.");
-        self.step_or_told(ask, "/reauth", "Enter the password", &told)
+        self.step_or_told(ask, "/reauth", |t| t.remedies.enter_password, &told)
     }
 
     /// The store does not answer, so nobody knows who asks.
@@ -149,8 +180,20 @@ impl Web {
         self.told(ask, &told)
     }
 
+    /// Who would read an answer of ours to this request, should its upstream have none. `target`: its path and query.
+    pub fn reader<'a>(&self, ask: &Ask<'_>, target: &'a str) -> Reader<'a> {
+        let form = ask.form();
+        let language = match form {
+            Form::Navigation | Form::Submission | Form::Frame => self.language(ask.headers),
+            // Nobody reads it.
+            Form::Json | Form::Grpc => Language::En,
+        };
+        let shown_again = form == Form::Navigation && ask.asker == Asker::Client && target.len() <= return_to::MAX_BYTES;
+        Reader { form, language, here: shown_again.then_some(target) }
+    }
+
     /// The upstream has no answer, in the form that its request, for `path_and_query`, asked for.
-    pub fn upstream_error(&self, form: Form, path_and_query: &str, request_id: &str, error: ProxyError) -> Response<Body> {
+    pub fn upstream_error(&self, reader: &Reader<'_>, path_and_query: &str, request_id: &str, error: ProxyError) -> Response<Body> {
         let (code, text) = match error {
             ProxyError::Unreachable | ProxyError::BrokenOff | ProxyError::BadResponse => {
                 ("upstream_failed", "The application does not answer.")
@@ -160,35 +203,38 @@ impl Web {
             ProxyError::Saturated => ("upstream_busy", "The application has too much to do: try again in a moment."),
             ProxyError::BodyTooLarge => ("body_too_large", "What you sent is larger than is allowed here."),
             ProxyError::BadPrefix => ("ambiguous_path", "The path is not spelled as its application expects."),
-            ProxyError::SessionEnded => return self.session_ended(form, path_and_query, request_id),
+            ProxyError::SessionEnded => return self.session_ended(reader, path_and_query, request_id),
             ProxyError::BadRequest | ProxyError::ClientGone => ("bad_request", "This request can't be passed on."),
         };
         let mut told = Told::new(error.status(), code, text);
         if error.status() == StatusCode::SERVICE_UNAVAILABLE {
             told = told.after(super::error::RETRY_SOON);
         }
-        self.told_as(form, request_id, &told)
+        self.told_as(reader, request_id, &told, None)
     }
 
     /// The session ended while the application was at work. Like everybody who has to sign in, but nobody knows what of
     /// the request has been done.
-    fn session_ended(&self, form: Form, path_and_query: &str, request_id: &str) -> Response<Body> {
+    fn session_ended(&self, reader: &Reader<'_>, path_and_query: &str, request_id: &str) -> Response<Body> {
         let told = Told::new(StatusCode::UNAUTHORIZED, "session_ended", "Your session has ended: sign in again.");
         let login = format!("{}/login", self.settings.prefix);
-        match form {
+        match reader.form {
             Form::Navigation if path_and_query.len() <= return_to::MAX_BYTES => {
                 reply::redirect(StatusCode::FOUND, &coming_back(&login, &return_to::parse(path_and_query, None)))
             }
-            Form::Navigation | Form::Submission | Form::Frame | Form::Json | Form::Grpc => self.challenge(form, &told, &login, request_id),
+            Form::Navigation | Form::Submission | Form::Frame | Form::Json | Form::Grpc => {
+                self.challenge(reader, &told, &login, request_id)
+            }
         }
     }
 
     /// A 401 that says how to sign in (RFC 9110, section 15.5.2).
-    fn challenge(&self, form: Form, told: &Told, login: &str, request_id: &str) -> Response<Body> {
-        let page = |top| pages::message(self, told, Some(Link { href: login, text: "Sign in", top }), request_id);
-        let mut response = match form {
+    fn challenge(&self, reader: &Reader<'_>, told: &Told, login: &str, request_id: &str) -> Response<Body> {
+        let text = reader.language.texts().remedies.sign_in;
+        let page = |top| pages::message(self.shell_for(reader), told, Some(Link { href: login, text, top }), request_id);
+        let mut response = match reader.form {
             Form::Navigation | Form::Submission => page(false),
-            Form::Frame => page(true),
+            Form::Frame => framed(page(true)),
             Form::Json => reply::error(told, request_id, Some(login)),
             Form::Grpc => return reply::grpc(told),
         };
@@ -196,9 +242,12 @@ impl Web {
         response
     }
 
-    /// A page of ours that comes back to where the request was going; the request must be one that can be repeated.
+    /// A page of ours that comes back to where the request was going, if it can be repeated, or to the page that a form was on.
     fn step(&self, page: &str, ask: &Ask<'_>) -> String {
         let prefix = &self.settings.prefix;
+        if let (Form::Submission, Asker::Client, Some(context)) = (ask.form(), ask.asker, ask.context) {
+            return coming_back(&format!("{prefix}{page}"), &kept::page_before(ask.headers, context));
+        }
         let repeatable = matches!(*ask.method, Method::GET | Method::HEAD);
         let for_people = !matches!(ask.form(), Form::Json | Form::Grpc);
         let comes_back = repeatable && for_people && ask.path_and_query.len() <= return_to::MAX_BYTES;
@@ -235,27 +284,47 @@ impl Web {
         (if known { here } else { String::new() }, path())
     }
 
-    fn step_or_told(&self, ask: &Ask<'_>, page: &str, text: &str, told: &Told) -> Response<Body> {
+    fn step_or_told(&self, ask: &Ask<'_>, page: &str, text: fn(&Texts) -> &'static str, told: &Told) -> Response<Body> {
         let href = self.step(page, ask);
-        match ask.form() {
+        let reader = self.reader(ask, ask.path_and_query);
+        let link = |top| Some(Link { href: &href, text: text(reader.language.texts()), top });
+        match reader.form {
             Form::Navigation => send_to(ask, told, &href),
-            Form::Submission => pages::message(self, told, Some(Link { href: &href, text, top: false }), ask.request_id),
-            Form::Frame => pages::message(self, told, Some(Link { href: &href, text, top: true }), ask.request_id),
+            Form::Submission => pages::message(self.shell_for(&reader), told, link(false), ask.request_id),
+            Form::Frame => framed(pages::message(self.shell_for(&reader), told, link(true), ask.request_id)),
             Form::Json | Form::Grpc => self.told(ask, told),
         }
     }
 
     fn told(&self, ask: &Ask<'_>, told: &Told) -> Response<Body> {
-        self.told_as(ask.form(), ask.request_id, told)
+        self.told_as(&self.reader(ask, ask.path_and_query), ask.request_id, told, None)
     }
 
-    fn told_as(&self, form: Form, request_id: &str, told: &Told) -> Response<Body> {
-        match form {
-            Form::Navigation | Form::Submission | Form::Frame => pages::message(self, told, None, request_id),
+    fn told_as(&self, reader: &Reader<'_>, request_id: &str, told: &Told, link: Option<Link<'_>>) -> Response<Body> {
+        match reader.form {
+            Form::Navigation | Form::Submission | Form::Frame => {
+                // An empty reference is this very address; only a navigation may be done twice.
+                let again = || Link { href: "", text: reader.language.texts().remedies.retry, top: false };
+                let may_help = told.status.is_server_error() || told.status == StatusCode::TOO_MANY_REQUESTS;
+                let link = link.or_else(|| (reader.form == Form::Navigation && may_help).then(again));
+                let page = pages::message(self.shell_for(reader), told, link, request_id);
+                if reader.form == Form::Frame { framed(page) } else { page }
+            }
             Form::Json => reply::error(told, request_id, None),
             Form::Grpc => reply::grpc(told),
         }
     }
+
+    fn shell_for(&self, reader: &Reader<'_>) -> Shell<'_> {
+        self.shell(reader.language, reader.here.map(str::to_owned))
+    }
+}
+
+/// What stands in a frame of the application in place of what should: otherwise the browser shows an error of its own there,
+/// and no link.
+fn framed(mut page: Response<Body>) -> Response<Body> {
+    reply::let_own_frames_show(&mut page);
+    page
 }
 
 /// A page of ours that leads to `rd` in the end.

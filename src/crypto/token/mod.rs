@@ -118,6 +118,12 @@ impl Keyring {
         self.verify(token, &self.audience, now)
     }
 
+    /// What a session's token says, if it is one of ours, whether or not its time is over: for knowing whose it was, and for
+    /// nothing else.
+    pub fn read_session(&self, token: &str) -> Result<SessionClaims, Invalid> {
+        self.read(token, &self.audience).map(|(claims, _)| claims)
+    }
+
     /// The same for a pending login's token.
     pub fn verify_pending(&self, token: &str, now: Timestamp) -> Result<PendingClaims, Invalid> {
         self.verify(token, &self.pending_audience, now)
@@ -162,8 +168,22 @@ impl Keyring {
         self.keys.iter().find(|key| !key.retired && is_asymmetric(key.algorithm)).ok_or(Error::NoKey)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that verifies tokens")]
     fn verify<C: Claims>(&self, token: &str, audience: &str, now: Timestamp) -> Result<C, Invalid> {
+        let (claims, nbf) = self.read::<C>(token, audience)?;
+        let (iat, exp) = claims.times();
+        if now >= Timestamp::from_secs(exp).plus(self.leeway) {
+            return Err(Invalid::Expired);
+        }
+        let latest = now.plus(self.leeway);
+        if Timestamp::from_secs(iat) > latest || nbf.is_some_and(|nbf| Timestamp::from_secs(nbf) > latest) {
+            return Err(Invalid::Early);
+        }
+        Ok(claims)
+    }
+
+    /// The claims of a token of ours, and its `nbf`, before anybody looks at the clock.
+    #[expect(clippy::disallowed_methods, reason = "the one place that verifies tokens")]
+    fn read<C: Claims>(&self, token: &str, audience: &str) -> Result<(C, Option<i64>), Invalid> {
         if token.len() > MAX_BYTES {
             return Err(Invalid::Malformed);
         }
@@ -189,18 +209,7 @@ impl Keyring {
         let Payload { nbf, claims } =
             jsonwebtoken::decode::<Payload<C>>(token, &key.decoding, &validation).map_err(|error| Invalid::of(error.kind()))?.claims;
 
-        let (iat, exp) = claims.times();
-        if !claims.agree() {
-            return Err(Invalid::Claims);
-        }
-        if now >= Timestamp::from_secs(exp).plus(self.leeway) {
-            return Err(Invalid::Expired);
-        }
-        let latest = now.plus(self.leeway);
-        if Timestamp::from_secs(iat) > latest || nbf.is_some_and(|nbf| Timestamp::from_secs(nbf) > latest) {
-            return Err(Invalid::Early);
-        }
-        Ok(claims)
+        if claims.agree() { Ok((claims, nbf)) } else { Err(Invalid::Claims) }
     }
 }
 
