@@ -13,8 +13,34 @@ use crate::crypto::password::Verdict;
 use crate::model::{Action, Amr, Fitness, Secret, User};
 use crate::store::SessionSelector;
 
-/// How long a password that was given counts for sensitive changes.
+/// How long a password that was given counts for sensitive changes by the API.
 pub const FRESH: Duration = Duration::from_secs(300);
+
+/// How long it counts on our own pages, where every form bears a token that nobody else has.
+pub const FRESH_ON_PAGES: Duration = Duration::from_secs(600);
+
+/// What shows that a sensitive change comes from the person, and not from a borrowed browser.
+#[derive(Debug)]
+pub enum Confirmation {
+    /// The password, in this very request.
+    Password(Secret<String>),
+    /// The password was given at most so long ago.
+    Within(Duration),
+}
+
+/// As the API confirms: by the password in the request, or else by one within [`FRESH`].
+impl From<Option<Secret<String>>> for Confirmation {
+    fn from(password: Option<Secret<String>>) -> Self {
+        password.map_or(Self::Within(FRESH), Self::Password)
+    }
+}
+
+impl LiveSession {
+    /// Whether the person gave the password at most `within` ago.
+    pub fn is_fresh(&self, within: Duration, now: Timestamp) -> bool {
+        self.standing().0.has(Amr::PASSWORD) && now.since(self.auth_time()) <= within
+    }
+}
 
 impl Auth {
     /// Begins a new session in place of this one (requirement SES-1): with a fresh `auth_time` when the password is
@@ -72,25 +98,24 @@ impl Auth {
         }
     }
 
-    /// Lets a sensitive change go on: the password was given within [`FRESH`], or comes with the request. A session that
-    /// is fit for enrolment only may do nothing else but enrol.
+    /// Lets a sensitive change go on, or asks for the password. A session that is fit for enrolment only may do nothing
+    /// else but enrol.
     pub(super) async fn require_fresh(
         &self,
         session: &LiveSession,
         user: &User,
-        password: Option<Secret<String>>,
+        confirmation: Confirmation,
         client: &Client,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let (amr, _) = session.standing();
-        if let Some(password) = password {
-            self.count_attempt(client, now)?;
-            return self.prove_password(user, password, client, now).await;
+        match confirmation {
+            Confirmation::Password(password) => {
+                self.count_attempt(client, now)?;
+                self.prove_password(user, password, client, now).await
+            }
+            Confirmation::Within(age) if session.is_fresh(age, now) => Ok(()),
+            Confirmation::Within(_) => Err(Error::FreshPasswordRequired),
         }
-        if amr.has(Amr::PASSWORD) && now.since(session.auth_time()) <= FRESH {
-            return Ok(());
-        }
-        Err(Error::FreshPasswordRequired)
     }
 
     /// Refuses a session that is fit for enrolment only.

@@ -2,11 +2,13 @@
 
 use super::audit::Event;
 use super::live::LiveSession;
+use super::reauth::Confirmation;
 use super::{Auth, Client, Error};
 use crate::clock::Timestamp;
 use crate::crypto::{api_token, digest};
-use crate::model::{Action, ApiToken, ApiTokenId, Secret, TokenName, TokenScope, User};
+use crate::model::{Action, ApiToken, ApiTokenId, Secret, TokenName, TokenScope, User, UserId};
 use crate::policy::glob::Glob;
+use crate::store::{self, AuditQuery};
 
 /// How many tokens a person may have.
 const MAX_TOKENS: usize = 100;
@@ -14,9 +16,14 @@ const MAX_TOKENS: usize = 100;
 /// How many entries each list of a scope may have.
 const MAX_SCOPE: usize = 32;
 
+/// How many tokens that were made are looked at, to find whether one was made before.
+const MAX_LOOK_BACK: usize = 200;
+
 /// What is asked for.
 #[derive(Debug)]
 pub struct NewToken {
+    /// The name of its record. A form brings one along, so that it makes one token however often it arrives.
+    pub id: ApiTokenId,
     /// As typed.
     pub name: String,
     /// When it ends.
@@ -30,29 +37,43 @@ pub struct NewToken {
 }
 
 impl Auth {
-    /// Makes a token for the person of this session.
+    /// Makes a token for the person of this session. [`Error::Conflict`]: one with this identifier was made before.
     pub async fn create_api_token(
         &self,
         session: &LiveSession,
         new: NewToken,
-        password: Option<Secret<String>>,
+        confirmation: Confirmation,
         client: &Client,
         now: Timestamp,
     ) -> Result<(Secret<String>, ApiToken), Error> {
         Self::require_full(session)?;
         let checked = check(&new, now)?;
         let user = self.user(session.user()).await?;
-        self.require_fresh(session, &user, password, client, now).await?;
+        self.require_fresh(session, &user, confirmation, client, now).await?;
         if user.has_second_factor() && !session.standing().0.second_factor() {
             return Err(Error::SecondFactorRequired);
         }
-        self.add_api_token(&user, checked, new.expires_at, None, client, now).await
+        if self.was_made(user.id, new.id).await? {
+            return Err(Error::Conflict);
+        }
+        self.add_api_token(&user, new.id, checked, new.expires_at, None, client, now).await
+    }
+
+    /// Whether a person had a token with this identifier: the log knows of those that have ended.
+    async fn was_made(&self, user: UserId, id: ApiTokenId) -> Result<bool, Error> {
+        if self.store.api_tokens_of(user).await?.iter().any(|token| token.id == id) {
+            return Ok(true);
+        }
+        let (action, name) = (Some(Action::TokenCreate), id.to_string());
+        let made = self.store.audit(&AuditQuery { user: Some(user), action, since: None, offset: 0, limit: MAX_LOOK_BACK }).await?;
+        Ok(made.iter().any(|event| event.details.get("token") == Some(&name)))
     }
 
     /// Makes a token for an account; `actor` is who, when it is not its owner.
     pub(super) async fn add_api_token(
         &self,
         user: &User,
+        id: ApiTokenId,
         (name, scope): (TokenName, TokenScope),
         expires_at: Option<Timestamp>,
         actor: Option<&str>,
@@ -64,7 +85,7 @@ impl Auth {
         }
         let secret = api_token::generate();
         let token = ApiToken {
-            id: ApiTokenId::new(),
+            id,
             user: user.id,
             name,
             digest: digest::sha256(secret.expose().as_bytes()),
@@ -73,7 +94,11 @@ impl Auth {
             expires_at,
             last_used_at: None,
         };
-        self.store.insert_api_token(&token).await?;
+        match self.store.insert_api_token(&token).await {
+            // The same form, twice at once.
+            Err(store::Error::Conflict) => return Err(Error::Conflict),
+            done => done?,
+        }
         self.live.insert_api_token(user, token.clone());
         // As with sessions: the account may have been deleted or disabled since it was read.
         if self.store.user(user.id).await?.is_none() {
@@ -96,13 +121,13 @@ impl Auth {
         &self,
         session: &LiveSession,
         id: ApiTokenId,
-        password: Option<Secret<String>>,
+        confirmation: Confirmation,
         client: &Client,
         now: Timestamp,
     ) -> Result<(), Error> {
         Self::require_full(session)?;
         let user = self.user(session.user()).await?;
-        self.require_fresh(session, &user, password, client, now).await?;
+        self.require_fresh(session, &user, confirmation, client, now).await?;
         self.remove_api_token(&user, id, None, client, now).await
     }
 
@@ -117,7 +142,7 @@ impl Auth {
         if !self.store.delete_api_token(user.id, id).await? {
             return Err(Error::NotFound);
         }
-        self.live.end_api_token(user.id, id);
+        self.live.end_api_tokens(&[id]);
         let event = Event::done(Action::TokenDelete, user).with("token", id);
         self.record(if let Some(actor) = actor { event.by(actor) } else { event }, client, now).await;
         Ok(())

@@ -3,6 +3,7 @@
 use super::audit::Event;
 use super::live::LiveSession;
 use super::login::SecondFactor;
+use super::reauth::Confirmation;
 use super::{Auth, Client, Error};
 use crate::clock::Timestamp;
 use crate::crypto::seal::{DataKey, Purpose};
@@ -22,7 +23,9 @@ pub struct Enrolment {
     pub manual_key: String,
     /// `otpauth://totp/…`.
     pub otpauth_url: String,
-    /// The QR code as a data URL (SVG).
+    /// The QR code as an `svg` element, for our own pages.
+    pub qr_svg: String,
+    /// The same as a data URL, for the API.
     pub qr_code: String,
 }
 
@@ -31,12 +34,12 @@ impl Auth {
     pub async fn begin_enrolment(
         &self,
         session: &LiveSession,
-        password: Option<Secret<String>>,
+        confirmation: Confirmation,
         client: &Client,
         now: Timestamp,
     ) -> Result<Enrolment, Error> {
         let user = self.user(session.user()).await?;
-        self.require_fresh(session, &user, password, client, now).await?;
+        self.require_fresh(session, &user, confirmation, client, now).await?;
         let secret = totp::new_secret();
         let sealed = self.data_key(&user)?.seal(Purpose::Totp, SEALED_AS, secret.expose());
         self.change_user(user.id, now, |user| {
@@ -50,6 +53,7 @@ impl Auth {
         let otpauth_url = totp::otpauth_url(&self.settings().two_factor.issuer, user.email.as_str(), &secret);
         Ok(Enrolment {
             manual_key: totp::manual_key(&secret),
+            qr_svg: totp::qr_svg(&otpauth_url),
             qr_code: totp::qr_data_url(&otpauth_url),
             secret: totp::base32(&secret),
             otpauth_url,
@@ -64,12 +68,12 @@ impl Auth {
         session: &LiveSession,
         code: &str,
         sent: Option<&str>,
-        password: Option<Secret<String>>,
+        confirmation: Confirmation,
         client: &Client,
         now: Timestamp,
     ) -> Result<Vec<Secret<String>>, Error> {
         let user = self.user(session.user()).await?;
-        self.require_fresh(session, &user, password, client, now).await?;
+        self.require_fresh(session, &user, confirmation, client, now).await?;
         if user.has_second_factor() {
             return Err(Error::Conflict);
         }
@@ -122,13 +126,13 @@ impl Auth {
         &self,
         session: &LiveSession,
         proof: &SecondFactor,
-        password: Option<Secret<String>>,
+        confirmation: Confirmation,
         client: &Client,
         now: Timestamp,
     ) -> Result<(), Error> {
         Self::require_full(session)?;
         let user = self.user(session.user()).await?;
-        self.require_fresh(session, &user, password, client, now).await?;
+        self.require_fresh(session, &user, confirmation, client, now).await?;
         if !user.has_second_factor() {
             return Err(Error::Conflict);
         }
@@ -140,21 +144,24 @@ impl Auth {
         Ok(())
     }
 
-    /// Makes new recovery codes; the old ones are void.
+    /// Makes new recovery codes; the old ones are void. `seen`: only while the account's codes are those that
+    /// [`Auth::recovery_state`] was asked about, or [`Error::Conflict`]: a request that arrives twice makes them once.
     pub async fn replace_recovery_codes(
         &self,
         session: &LiveSession,
-        password: Option<Secret<String>>,
+        seen: Option<&Digest>,
+        confirmation: Confirmation,
         client: &Client,
         now: Timestamp,
     ) -> Result<Vec<Secret<String>>, Error> {
         Self::require_full(session)?;
         let user = self.user(session.user()).await?;
-        self.require_fresh(session, &user, password, client, now).await?;
+        self.require_fresh(session, &user, confirmation, client, now).await?;
         let (codes, digests) = self.new_codes(&self.data_key(&user)?);
         let user = self
             .change_user(user.id, now, |user| {
-                if !user.has_second_factor() {
+                let changed = seen.is_some_and(|seen| *seen != self.recovery_state(user));
+                if changed || !user.has_second_factor() {
                     return Err(Error::Conflict);
                 }
                 user.two_factor.recovery.clone_from(&digests);
@@ -163,6 +170,13 @@ impl Auth {
             .await?;
         self.record(Event::done(Action::RecoveryCodesCreate, &user), client, now).await;
         Ok(codes)
+    }
+
+    /// A name for the recovery codes that an account has at this moment, which says nothing about them.
+    pub fn recovery_state(&self, user: &User) -> Digest {
+        let mut known = user.id.as_bytes().to_vec();
+        user.two_factor.recovery.iter().for_each(|digest| known.extend(digest.as_bytes()));
+        self.storage_key.hmac("recovery state", &known)
     }
 
     pub(super) async fn remove_second_factor(&self, user: UserId, now: Timestamp) -> Result<User, Error> {

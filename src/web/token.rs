@@ -9,6 +9,7 @@ use super::input::Problem;
 use super::{reply, view};
 use crate::auth::Error;
 use crate::auth::token::NewToken;
+use crate::model::ApiTokenId;
 use crate::wire::body::Body;
 
 /// `GET A/auth/tokens`.
@@ -24,6 +25,7 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let signed = call.signed()?;
     let mut input = call.object()?;
     let new = NewToken {
+        id: ApiTokenId::new(),
         name: input.text("name")?,
         expires_at: input.optional_time("expiresAt")?,
         paths: input.texts("paths")?,
@@ -32,7 +34,7 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     };
     let password = input.optional_secret("currentPassword")?;
     input.finish()?;
-    let (secret, token) = call.auth().create_api_token(signed.session, new, password, &call.client, call.now()).await?;
+    let (secret, token) = call.auth().create_api_token(signed.session, new, password.into(), &call.client, call.now()).await?;
     let mut body = view::api_token(&token);
     if let Some(fields) = body.as_object_mut() {
         fields.remove("lastUsedAt");
@@ -51,6 +53,6 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let password = input.optional_secret("currentPassword")?;
     input.finish()?;
     let id = id.parse().map_err(|_| Error::NotFound)?;
-    call.auth().delete_api_token(signed.session, id, password, &call.client, call.now()).await?;
+    call.auth().delete_api_token(signed.session, id, password.into(), &call.client, call.now()).await?;
     Ok(reply::json(StatusCode::OK, &json!({ "deleted": true })))
 }

@@ -1,21 +1,19 @@
-//! One's own account: the profile, the password, and its end.
+//! One's own account by the JSON API: the profile, the password, and its end.
 
-use askama::Template;
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::api::{fields, issued, proof, wants_cookie};
-use super::call::{Call, append_cookies};
-use super::error::Failure;
-use super::pages::Shell;
-use super::register::display_name;
-use super::{Caller, reply, view};
 use crate::auth::account::ProfileChange;
 use crate::model::User;
+use crate::web::api::{fields, issued, proof, wants_cookie};
+use crate::web::call::{Call, append_cookies};
+use crate::web::error::Failure;
+use crate::web::register::display_name;
+use crate::web::{Caller, reply, view};
 use crate::wire::body::Body;
 
 /// `GET A/auth/me`.
-pub(super) async fn show(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+pub(in crate::web) async fn show(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     call.query()?.finish()?;
     let user = match call.caller {
         Caller::ApiToken { identity, .. } => call.auth().user(identity.user).await?,
@@ -30,7 +28,7 @@ fn profile(user: &User) -> Response<Body> {
 }
 
 /// `PATCH A/auth/me`.
-pub(super) async fn change(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+pub(in crate::web) async fn change(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let signed = call.signed()?;
     let mut input = call.object()?;
     let change = ProfileChange { display_name: display_name(&mut input)?, avatar: input.nullable_text("avatar")? };
@@ -40,7 +38,7 @@ pub(super) async fn change(call: &Call<'_>) -> Result<Response<Body>, Failure> {
 }
 
 /// `DELETE A/auth/me`.
-pub(super) async fn delete(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+pub(in crate::web) async fn delete(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let signed = call.signed()?;
     let mut input = call.object()?;
     let password = input.secret("password")?;
@@ -55,7 +53,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Response<Body>, Failure> {
 }
 
 /// `POST A/auth/password`.
-pub(super) async fn password(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+pub(in crate::web) async fn password(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let signed = call.signed()?;
     let mut input = call.object()?;
     let (current, new) = (input.secret("currentPassword")?, input.secret("newPassword")?);
@@ -64,17 +62,4 @@ pub(super) async fn password(call: &Call<'_>) -> Result<Response<Body>, Failure>
     input.finish()?;
     let new = call.auth().change_password(signed.session, current, new, proof.as_ref(), cookie, &call.client, call.now()).await?;
     Ok(issued(call, StatusCode::OK, fields([]), &new, cookie))
-}
-
-#[derive(Template)]
-#[template(path = "account.html")]
-struct AccountPage<'a> {
-    shell: Shell<'a>,
-    user: &'a User,
-}
-
-/// `GET P/account`.
-pub(super) async fn page(call: &Call<'_>) -> Result<Response<Body>, Failure> {
-    let user = call.auth().profile(call.signed()?.session).await?;
-    Ok(reply::page(StatusCode::OK, &AccountPage { shell: call.web.shell(), user: &user }))
 }
