@@ -25,6 +25,7 @@ impl Auth {
     /// Counts an attempt with a password, a code or a recovery code from `client` against `limits.auth_per_ip`. Also
     /// behind a proxy that nobody declared: otherwise a forged `X-Forwarded-For` would lift the limit.
     pub(super) fn count_attempt(&self, client: &Client, now: Timestamp) -> Result<(), Error> {
+        self.require_store()?;
         let current = self.current.load();
         let Some(limiter) = &current.attempts else { return Ok(()) };
         self.refuse_over_limit(limiter.take(client.ip, now))
@@ -32,6 +33,7 @@ impl Auth {
 
     /// Counts a registration from `client` against `limits.register_per_ip`.
     pub(super) fn count_registration(&self, client: &Client, now: Timestamp) -> Result<(), Error> {
+        self.require_store()?;
         let current = self.current.load();
         let Some(limiter) = &current.registrations else { return Ok(()) };
         self.refuse_over_limit(limiter.take(client.ip, now))
@@ -136,12 +138,23 @@ impl Auth {
     pub(super) fn new_device(&self, user: UserId) -> String {
         let id = hex(&crate::crypto::random::bytes::<16>());
         let mac = self.device_mac(user, &id);
-        format!("{id}.{}", hex(mac.as_bytes()))
+        format!("{id}.{}.{user}", hex(mac.as_bytes()))
+    }
+
+    /// Who signed in last with the browser that shows this device cookie. Nobody is let in by this.
+    pub fn owner_of_device(&self, device: &str) -> Option<UserId> {
+        let user = device.split('.').nth(2)?.parse().ok()?;
+        self.device_named(user, device).map(|_| user)
     }
 
     /// The device's name, when the client shows a cookie that was made for this user.
     fn device_of(&self, user: UserId, client: &Client) -> Option<Digest> {
-        let (id, mac) = client.device.as_deref()?.split_once('.')?;
+        self.device_named(user, client.device.as_deref()?)
+    }
+
+    fn device_named(&self, user: UserId, device: &str) -> Option<Digest> {
+        let mut parts = device.split('.');
+        let (id, mac) = (parts.next()?, parts.next()?);
         let expected = self.device_mac(user, id);
         digest::same(hex(expected.as_bytes()).as_bytes(), mac.as_bytes()).then_some(expected)
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::again::Done;
 use super::audit::Event;
 use super::session::Begin;
 use super::{Auth, Client, Counters, Error, Issued, parse_email};
@@ -9,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::crypto::digest;
 use crate::crypto::password::Verdict;
 use crate::crypto::token::PendingClaims;
-use crate::model::{Action, Amr, Digest, Email, Fitness, LockChange, LockKey, LockPolicy, Secret, User};
+use crate::model::{Action, Amr, Digest, Email, Fitness, LockChange, LockKey, LockPolicy, Secret, User, UserId};
 use crate::store::Purpose;
 
 /// How long a person may take from the password to the code.
@@ -39,6 +40,15 @@ pub enum SecondFactor {
     Code(String),
     /// One of the recovery codes.
     Recovery(String),
+}
+
+impl SecondFactor {
+    /// As typed.
+    fn text(&self) -> &str {
+        match self {
+            Self::Code(text) | Self::Recovery(text) => text,
+        }
+    }
 }
 
 /// What a person types to sign in.
@@ -100,16 +110,25 @@ impl Auth {
         client: &Client,
         now: Timestamp,
     ) -> Result<Issued, Error> {
-        let claims = self.keyring.load().verify_pending(pending, now).map_err(|_| Error::PendingExpired)?;
+        let claims = self.verify_pending(pending, now).await?;
         if claims.browser != browser.map(browser_digest) {
             return Err(Error::PendingExpired);
+        }
+        let digest = digest::sha256(pending.as_bytes());
+        // A form that is sent twice is one request, for the browser that was shown it.
+        let place = browser.and_then(|_| self.again.place(digest, now));
+        let mut done = match &place {
+            Some(place) => Some(place.lock().await),
+            None => None,
+        };
+        if let Some(issued) = self.same_again(done.as_ref().and_then(|done| done.as_ref()), proof.text(), now) {
+            return Ok(issued);
         }
         let user = self.store.user(claims.sub).await?.ok_or(Error::PendingExpired)?;
         if user.password_changed_at.as_millis() != claims.pwd || !user.has_second_factor() {
             return Err(Error::PendingExpired);
         }
         self.count_attempt(client, now)?;
-        let digest = digest::sha256(pending.as_bytes());
         let tries = LockPolicy { after: u32::MAX, base: Duration::ZERO, max: Duration::ZERO };
         let update = self.store.update_lock(LockKey::Pending(digest), LockChange::Fail(tries), now).await?;
         if update.before.failures >= PENDING_TRIES {
@@ -123,9 +142,20 @@ impl Auth {
             return Err(Error::PendingExpired);
         }
         match self.complete(user, Amr::PASSWORD.and(amr), cookie, client, now).await? {
-            LoginStep::Complete(issued) => Ok(*issued),
+            LoginStep::Complete(issued) => {
+                if let Some(done) = &mut done {
+                    **done = Some(Done::new(&issued, proof.text(), now));
+                }
+                Ok(*issued)
+            }
             LoginStep::NeedSecondFactor { .. } => Err(Error::PendingExpired),
         }
+    }
+
+    /// Whose pending login this is and when it began, if it has not run out.
+    pub fn pending_login(&self, pending: &str, now: Timestamp) -> Option<(UserId, Timestamp)> {
+        let claims = self.keyring.load().verify_pending(pending, now).ok()?;
+        Some((claims.sub, Timestamp::from_secs(claims.iat)))
     }
 
     /// Checks address and password, with back-off, and returns the account. Disabled accounts are told so only after

@@ -37,13 +37,15 @@ pub(super) struct Wish<'a> {
 pub(super) struct Refused {
     pub(super) decided: Decided,
     pub(super) answer: http::Response<Body>,
+    /// A person's session is over or was never there, and signing in is what it takes.
+    pub(super) sign_in: bool,
 }
 
 impl Gateway {
     /// Lets the request through, or says no. `called` is then whoever counts as having asked: see [`Called::identity`].
     pub(super) async fn admit(&self, wish: &Wish<'_>, called: &mut Called) -> Result<(), Box<Refused>> {
         let Wish { ask, context, readings, requirement } = *wish;
-        let refused = |decided, answer| Err(Box::new(Refused { decided, answer }));
+        let refused = |decided, answer| Err(Box::new(Refused { decided, answer, sign_in: false }));
         if let Err(error) = self.take_basic(called, requirement, &ask, context).await {
             return refused(Decided::Challenge, self.web.failed(&ask, &error));
         }
@@ -67,7 +69,11 @@ impl Gateway {
         let who = called.identity().map(|identity| &**identity);
         match requirement.decide(who, self.always_second_factor, context.now) {
             Decision::Allow => Ok(()),
-            Decision::SignIn => refused(Decided::Challenge, self.web.sign_in_required(&ask, requirement.basic, called.expire_cookies)),
+            Decision::SignIn => {
+                let answer = self.web.sign_in_required(&ask, requirement.basic, called.expire_cookies);
+                let by_cookie = !called.ours_in_header;
+                Err(Box::new(Refused { decided: Decided::Challenge, answer, sign_in: by_cookie }))
+            }
             Decision::SecondFactor => refused(Decided::Challenge, self.web.second_factor_required(&ask)),
             Decision::EnrolSecondFactor => refused(Decided::Challenge, self.web.enrolment_required(&ask)),
             Decision::FreshPassword => refused(Decided::Challenge, self.web.fresh_password_required(&ask)),

@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use super::activity::Busy;
 use super::admit::Wish;
 use super::answered::{Answered, Record, Recorder};
-use super::caller;
+use super::caller::{self, Called};
 use super::connection::Connection;
+use crate::auth::live::Held;
 use crate::auth::{self, Auth};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Access, Assertion};
@@ -33,6 +34,7 @@ use crate::model::{Fitness, Identity};
 use crate::policy::path;
 use crate::policy::rules::{Policy, RequestView, Requirement};
 use crate::proxy::{self, Ended, Forward, ForwardContext, UpstreamIndex};
+use crate::tasks::Tasks;
 use crate::telemetry::metrics::{Decided, Limit};
 use crate::web::{Ask, Asker, Caller, Form, Web};
 use crate::wire::body::{Body, keep_head_only};
@@ -45,7 +47,7 @@ use crate::wire::websocket::{self, Connect, Unfolded};
 #[derive(Debug)]
 pub struct Gateway {
     /// nullpass's own routes and answers.
-    pub web: Web,
+    pub web: Arc<Web>,
     /// Who may.
     pub auth: Arc<Auth>,
     /// What it takes.
@@ -56,6 +58,8 @@ pub struct Gateway {
     pub cookies: Names,
     /// The prefix of our own routes.
     pub prefix: String,
+    /// Where requests go on that are finished without their client.
+    pub tasks: Tasks,
     /// `limits.requests_per_ip`.
     pub limiter: Option<Arc<Limiter>>,
     /// `two_factor.required = "always"`.
@@ -141,6 +145,27 @@ impl Gateway {
         })
     }
 
+    /// Answers a request for one of our own routes. What changes something is finished also when its client goes away in the
+    /// middle, as a browser does at a second click: a code that is spent for a session that never began would be a dead end.
+    async fn own(&self, request: Request<Incoming>, context: Context, caller: Caller) -> Response<Body> {
+        // In a box, like everything that is rare and large here.
+        if request.method().is_safe() {
+            return Box::pin(self.web.handle(request, &context, caller)).await;
+        }
+        let web = Arc::clone(&self.web);
+        let answer = self.tasks.spawn(async move { Box::pin(web.handle(request, &context, caller)).await });
+        match answer.await {
+            Ok(response) => response,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Only when everything is cut off at the end.
+            Err(_) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                response
+            }
+        }
+    }
+
     /// Answers a request whose head is over a limit of the connection's, before anything in it is looked at.
     pub fn head_too_large(&self, connection: &Arc<Connection>, request: &Request<Incoming>) -> Response<Answered> {
         let record = Record {
@@ -217,7 +242,10 @@ impl Gateway {
         };
 
         // 2. The limit comes before anything that costs: a token look-up is cheap, a password is not.
+        // The page that says so needs its style, which costs no more than saying no: who asks for it is not looked up.
+        let asset = self.web.is_asset(path);
         if let Some(limiter) = &self.limiter
+            && !asset
             && let Verdict::Refused { retry_after, limit } = limiter.take(context.client, now)
         {
             outcome.decided = Some(Decided::Limited);
@@ -248,7 +276,7 @@ impl Gateway {
         };
 
         // 4. Who asks. A credential of ours counts even where nobody needs one: it must never be forwarded.
-        let mut called = caller::find(&self.auth, &self.cookies, &head, &context);
+        let mut called = if asset { Called::nobody() } else { caller::find(&self.auth, &self.cookies, &head, &context).await };
         if own {
             // Nothing of ours opens a stream, and to the client any 2xx would say that one is open.
             if Unfolded::of(&head.extensions).is_some() {
@@ -261,7 +289,7 @@ impl Gateway {
             }
             outcome.decided = Some(Decided::Own);
             outcome.user = called.caller.identity().map(|identity| identity.user);
-            return Box::pin(self.web.handle(Request::from_parts(head, body), &context, called.caller)).await;
+            return self.own(Request::from_parts(head, body), context, called.caller).await;
         }
 
         // 5. What it takes: from the rule, the caller and the clock.
@@ -271,6 +299,14 @@ impl Gateway {
         outcome.user = identity.map(|identity| identity.user);
         if let Err(refused) = admitted {
             outcome.decided = Some(refused.decided);
+            // A person's form that would be lost is kept, if it is small and their own.
+            if refused.sign_in
+                && upstream.is_some()
+                && head.method == Method::POST
+                && let Some(kept) = Box::pin(self.web.keep_form(&head, body, &context)).await
+            {
+                return kept;
+            }
             return refused.answer;
         }
         let Some(upstream) = upstream else {
@@ -291,7 +327,7 @@ impl Gateway {
             }
         };
         // What an answer of ours would be formed by, in the upstream's place.
-        let form = ask(&head, target, &context).form();
+        let reader = self.web.reader(&ask(&head, target, &context), target);
         cookie::strip_ours(&mut head.headers);
         let private = requirement.access != Access::Public && !requirement.danger_shared_cache;
         let how = Forward {
@@ -324,7 +360,7 @@ impl Gateway {
             Ok(response) => response,
             Err(error) => {
                 log_upstream_error(error, upstreams.proxy().name(upstream), &context.request_id);
-                return self.web.upstream_error(form, target, &context.request_id, error);
+                return self.web.upstream_error(&reader, target, &context.request_id, error);
             }
         };
 
@@ -334,7 +370,7 @@ impl Gateway {
             for expired in self.web.expired_cookies() {
                 response.headers_mut().append(SET_COOKIE, expired);
             }
-        } else if form == Form::Navigation && announced.is_some() {
+        } else if reader.form == Form::Navigation && announced.is_some() {
             self.renew(&called.caller, &mut response, now);
         }
         response
@@ -371,12 +407,12 @@ impl Gateway {
         let clock = self.clock.clone();
         match caller {
             Caller::Session { session, .. } => {
-                let session = Arc::clone(session);
-                Some(Arc::new(move || session.is_over(clock.now())))
+                let held = Held::session(session);
+                Some(Arc::new(move || held.is_over(clock.now())))
             }
             Caller::ApiToken { token, .. } => {
-                let token = Arc::clone(token);
-                Some(Arc::new(move || token.is_over(clock.now())))
+                let held = Held::api_token(token);
+                Some(Arc::new(move || held.is_over(clock.now())))
             }
             Caller::Basic(identity) => {
                 let (auth, user, proven_at) = (Arc::clone(&self.auth), identity.user, identity.auth_time);

@@ -1,6 +1,7 @@
 //! One request to one of our routes, with everything that handlers ask of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, SET_COOKIE, USER_AGENT};
@@ -8,15 +9,17 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 
 use super::ask::{Ask, Asker, Form};
+use super::bounce::Bounces;
 use super::csrf;
 use super::error::Failure;
 use super::input::{Object, Pairs, Problem};
+use super::pages::Link;
 use super::routes::{Face, Kind, Needs, Route};
 use super::{Caller, Web, pages, reply, return_to};
 use crate::auth::live::{Entry, LiveSession};
 use crate::auth::{Auth, Client, Error, Issued};
 use crate::clock::Timestamp;
-use crate::model::{Fitness, Identity, SessionId};
+use crate::model::{Email, Fitness, Identity, SessionId, UserId};
 use crate::wire::body::Body;
 use crate::wire::context::{self, Context, Source};
 use crate::wire::cookie::{self, Found, Names};
@@ -40,6 +43,8 @@ pub(super) struct Call<'a> {
     pub(super) client: Client,
     /// The value of the pre-session cookie.
     pub(super) pre: Option<String>,
+    /// How many forms have come without one.
+    bounces: AtomicU8,
     pub(super) body: Bytes,
 }
 
@@ -58,7 +63,7 @@ impl<'a> Call<'a> {
         let client = client(cookies, &head.headers, context);
         // One that we did not make is not used: its randomness would be somebody else's.
         let pre = found(&head.headers, &cookies.pre).filter(|pre| pre.len() >= 40);
-        Self { web, head, context, caller, client, pre, body: Bytes::new() }
+        Self { web, head, context, caller, client, pre, bounces: AtomicU8::new(0), body: Bytes::new() }
     }
 
     pub(super) fn auth(&self) -> &'a Arc<Auth> {
@@ -108,7 +113,9 @@ impl<'a> Call<'a> {
         self.signed().ok().filter(|signed| signed.from_cookie).map(|signed| signed.session)
     }
 
-    /// Lets in whom the route lets in, and the cookie only when its browser says that a page of ours sent it.
+    /// Lets in whom the route lets in, and the cookie only when its browser says that a page of ours sent it. A person's own
+    /// pages are for people: script in the application, which shares our origin, has the API, where changes of credentials
+    /// ask for more than the token that stands in a page.
     pub(super) fn admit(&self, route: &Route) -> Result<(), Failure> {
         match route.needs {
             Needs::Nothing => return Ok(()),
@@ -125,6 +132,9 @@ impl<'a> Call<'a> {
             if !meant {
                 return Err(Failure::CrossSite);
             }
+        }
+        if signed.from_cookie && route.kind() == Kind::Form && context::is_by_script(&self.head.headers) {
+            return Err(Failure::CrossSite);
         }
         if route.needs == Needs::Session && signed.session.standing().1 == Fitness::EnrolmentOnly {
             return Err(Error::EnrolmentRequired.into());
@@ -172,16 +182,27 @@ impl<'a> Call<'a> {
 
     /// The token for a form of ours in this browser, and the cookie that has to be set for it.
     pub(super) fn seal_form(&self, form: &str, session: Option<SessionId>) -> SealedForm {
-        let (pre, cookie) = match &self.pre {
-            Some(pre) => (pre.clone(), None),
+        let mut cookies = Vec::new();
+        let pre = match &self.pre {
+            Some(pre) => pre.clone(),
             None => {
                 let pre = self.auth().browser_secret();
-                let cookies = &self.web.settings.cookies;
-                let cookie = cookies.set(&cookies.pre, pre.expose(), None).ok();
-                (pre.expose().clone(), cookie)
+                let names = &self.web.settings.cookies;
+                cookies.extend(names.set(&names.pre, pre.expose(), None).ok());
+                pre.expose().clone()
             }
         };
-        SealedForm { token: csrf::token(self.auth(), &pre, form, session), cookie }
+        let bounces = self.bounces();
+        if bounces != Bounces::default() {
+            cookies.push(HeaderValue::from_static(cookie::PROBE));
+        }
+        let token = csrf::token(self.auth(), &pre, form, session);
+        SealedForm { token: format!("{token}{}", bounces.text(self.auth(), self.now())), cookies }
+    }
+
+    /// How many forms of this browser have come without our cookie, this one included.
+    pub(super) fn bounces(&self) -> Bounces {
+        Bounces(self.bounces.load(Ordering::Relaxed))
     }
 
     /// Whether a form was sent from a page of ours that this browser was shown.
@@ -190,10 +211,29 @@ impl<'a> Call<'a> {
             return Err(Stale::Foreign);
         }
         let sent = pairs.take("csrf").unwrap_or_default();
+        let (sent, counted) = sent.split_once('.').unwrap_or((&sent, ""));
         match &self.pre {
-            Some(pre) if csrf::is_genuine(self.auth(), &sent, pre, form, session) => Ok(()),
-            Some(_) | None => Err(Stale::Old),
+            Some(pre) if csrf::is_genuine(self.auth(), sent, pre, form, session) => Ok(()),
+            Some(_) => Err(Stale::Old),
+            None => {
+                let bounces = Bounces::read(self.auth(), counted, self.now()).and_one();
+                self.bounces.store(bounces.0, Ordering::Relaxed);
+                Err(Stale::Old)
+            }
         }
+    }
+
+    /// The person, if this browser is signed in as the one with this address.
+    pub(super) fn is_in_as(&self, email: &str) -> Option<UserId> {
+        self.cookie_session()?;
+        let identity = self.signed().ok()?.identity;
+        (Email::parse(email).ok()? == identity.email).then_some(identity.user)
+    }
+
+    /// The person whose pending login this is, if this browser has signed in as them since it began.
+    pub(super) fn came_in_since(&self, pending: Option<(UserId, Timestamp)>) -> Option<UserId> {
+        let (user, begun) = pending?;
+        self.cookie_session().filter(|session| session.user() == user && session.auth_time() >= begun).map(|_| user)
     }
 
     /// Puts a new session's cookie and the device's on an answer.
@@ -206,10 +246,11 @@ impl<'a> Call<'a> {
     }
 
     /// Ends the session that this browser had before it signed in again (requirement SES-1).
-    pub(super) async fn end_previous(&self) -> Result<(), Failure> {
+    pub(super) async fn end_previous(&self, next: &Issued) -> Result<(), Failure> {
         match self.cookie_session() {
-            Some(session) => Ok(self.auth().log_out(session, &self.client, self.now()).await?),
-            None => Ok(()),
+            // A form that was sent twice has the first one's session, and gets it again.
+            Some(session) if session.id != next.session => Ok(self.auth().log_out(session, &self.client, self.now()).await?),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -223,6 +264,11 @@ impl<'a> Call<'a> {
         }
         match failure {
             Failure::Auth(Error::SignInRequired) => self.web.sign_in_required(&ask, false, false),
+            Failure::Auth(Error::EnrolmentRequired) => self.web.enrolment_required(&ask),
+            Failure::NoRoute => {
+                let home = Link { href: "/", text: self.texts().remedies.home, top: ask.form() == Form::Frame };
+                pages::message(self.shell(), &failure.told(), Some(home), &self.context.request_id)
+            }
             Failure::Auth(_)
             | Failure::Input(_)
             | Failure::TooLarge
@@ -230,12 +276,11 @@ impl<'a> Call<'a> {
             | Failure::TooSlow
             | Failure::WrongKind { .. }
             | Failure::WrongMethod { .. }
-            | Failure::NoRoute
             | Failure::CrossSite
             | Failure::SessionRequired
             | Failure::StoreAway
             | Failure::BadToken
-            | Failure::ServiceWorker => pages::message(self.web, &failure.told(), None, &self.context.request_id),
+            | Failure::ServiceWorker => pages::message(self.shell(), &failure.told(), None, &self.context.request_id),
         }
     }
 }
@@ -262,7 +307,7 @@ fn found(headers: &HeaderMap, name: &cookie::Name) -> Option<String> {
 #[derive(Debug)]
 pub(super) struct SealedForm {
     pub(super) token: String,
-    pub(super) cookie: Option<HeaderValue>,
+    pub(super) cookies: Vec<HeaderValue>,
 }
 
 /// Why a form is not taken.
@@ -272,16 +317,6 @@ pub(super) enum Stale {
     Foreign,
     /// It was made for another browser or another session, or the browser has lost its cookies.
     Old,
-}
-
-impl Stale {
-    /// For people.
-    pub(super) const fn text(self) -> &'static str {
-        match self {
-            Self::Foreign => "This form was sent by another site, so nothing was done. You can send it from here.",
-            Self::Old => "This page was too old, so nothing was done yet. Please send it again.",
-        }
-    }
 }
 
 /// Adds `Set-Cookie`s.
@@ -297,7 +332,7 @@ fn takes_a_body(route: &Route) -> bool {
 }
 
 /// Whether a `Content-Type` is `takes`, in UTF-8 as far as it says.
-fn is_kind(kind: &str, takes: &str) -> bool {
+pub(super) fn is_kind(kind: &str, takes: &str) -> bool {
     let mut parts = kind.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
     let utf8 = |parameter: &str| match parameter.split_once('=') {

@@ -169,7 +169,7 @@ pub(super) fn told(error: &auth::Error) -> Told {
             let text = "This set-up link is not valid any more: restart nullpass to get a new one.";
             Told::new(StatusCode::FORBIDDEN, "setup_expired", text)
         }
-        Error::Invalid { field, problem } => invalid(field, problem),
+        Error::Invalid { field, problem } => invalid(field, &problem.to_string()),
         Error::TooManyAttempts { retry_after, limit } => too_many(*retry_after, *limit),
         Error::NotFound => Told::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing, or it is not yours."),
         Error::Conflict => Told::new(StatusCode::CONFLICT, "conflict", "This does not fit the present state, or it was changed meanwhile."),

@@ -9,11 +9,15 @@ mod api;
 mod ask;
 mod assets;
 mod audit;
+mod bounce;
 mod call;
 mod csrf;
 mod error;
 mod input;
+mod kept;
 mod keys;
+mod language;
+mod languages;
 mod login;
 mod pages;
 mod reauth;
@@ -22,6 +26,7 @@ mod register;
 mod reply;
 mod return_to;
 mod routes;
+mod said;
 mod session;
 mod setup;
 mod system;
@@ -36,11 +41,14 @@ use http::header::{AUTHORIZATION, HeaderValue, SET_COOKIE};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use url::Url;
 
-use self::assets::Style;
+use self::assets::Assets;
+use self::bounce::Straight;
 use self::call::{Call, MAX_BODY};
 use self::error::Failure;
+use self::languages::Language;
 use self::return_to::Site;
 use self::routes::{Endpoint, Face, Kind};
 use crate::auth::live::{Entry, LiveApiToken, LiveSession};
@@ -53,6 +61,7 @@ use crate::wire::context::{self, Context};
 use crate::wire::cookie::{self, Found, Names};
 
 pub use self::ask::{Ask, Asker, Form};
+pub use self::refuse::Reader;
 
 /// The parts of the configuration that the pages and the API read.
 #[derive(Clone, Debug)]
@@ -150,8 +159,12 @@ pub struct Web {
     auth: Arc<Auth>,
     settings: Settings,
     site: Option<Site>,
-    style: Style,
+    assets: Assets,
+    language: Language,
     openapi: String,
+    /// Bounds the forms that are kept at this moment.
+    keeping: Arc<Semaphore>,
+    straight: Straight,
 }
 
 /// Says that a script is fetched for a service worker (Service Workers, section 6.4).
@@ -166,8 +179,12 @@ impl Web {
     pub fn new(auth: Arc<Auth>, settings: Settings) -> Self {
         Self {
             site: Site::new(settings.public_url.as_ref(), settings.domain.as_deref()),
-            style: Style::new(&settings.ui.accent),
+            assets: Assets::new(&settings.ui),
+            // The configuration takes no other.
+            language: Language::from_tag(&settings.ui.default_locale).unwrap_or(Language::En),
             openapi: system::openapi(&settings.prefix),
+            keeping: Arc::new(Semaphore::new(kept::AT_ONCE)),
+            straight: Straight::default(),
             auth,
             settings,
         }
@@ -176,6 +193,13 @@ impl Web {
     /// Whether a path is one of ours: the prefix itself or something below it, in whole segments (requirement RTE-1).
     pub fn is_own(&self, path: &str) -> bool {
         path.strip_prefix(self.settings.prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether a path is that of a style, script or picture of the present pages, as they spell it.
+    pub fn is_asset(&self, path: &str) -> bool {
+        path.strip_prefix(self.settings.prefix.as_str())
+            .and_then(|rest| rest.strip_prefix("/static/"))
+            .is_some_and(|name| self.assets.find(name).is_some())
     }
 
     /// The sender of a request, as sign-in cares.
@@ -193,6 +217,9 @@ impl Web {
             Ok(response) => response,
             Err(failure) => call.refuse(face, &failure),
         };
+        if call.bounces().is_enough() {
+            response = bounce::explain(&call);
+        }
         self.expire_worthless_cookie(&call, &mut response);
         response
     }
@@ -218,7 +245,7 @@ impl Web {
         // Who may not is told so before a byte of the body is read.
         call.admit(route)?;
         call.check_kind(route, body.is_end_stream())?;
-        call.body = read_limited(body, MAX_BODY, self.settings.body_timeout).await.map_err(|error| match error {
+        call.body = read_limited(body, limit(route.endpoint), self.settings.body_timeout).await.map_err(|error| match error {
             ReadError::TooLarge => Failure::TooLarge,
             ReadError::Broken => Failure::BrokenOff,
             ReadError::TooSlow => Failure::TooSlow,
@@ -234,11 +261,11 @@ impl Web {
             Endpoint::Reauth => reauth::api(call).await,
             Endpoint::Refresh => session::refresh(call).await,
             Endpoint::Logout => session::log_out(call).await,
-            Endpoint::Verify => session::verify(call),
-            Endpoint::Me => account::show(call).await,
-            Endpoint::ChangeMe => account::change(call).await,
-            Endpoint::DeleteMe => account::delete(call).await,
-            Endpoint::Password => account::password(call).await,
+            Endpoint::Verify => session::verify(call).await,
+            Endpoint::Me => account::json::show(call).await,
+            Endpoint::ChangeMe => account::json::change(call).await,
+            Endpoint::DeleteMe => account::json::delete(call).await,
+            Endpoint::Password => account::json::password(call).await,
             Endpoint::SecondFactor => totp::api(call).await,
             Endpoint::RecoveryCodes => totp::recovery_codes(call).await,
             Endpoint::Sessions => session::list(call).await,
@@ -251,36 +278,60 @@ impl Web {
             Endpoint::Jwks => Ok(keys::jwks(call)),
             Endpoint::OpenApi => Ok(reply::json_text(self.openapi.clone())),
             Endpoint::Home => Ok(reply::redirect(StatusCode::SEE_OTHER, &call.own("/account"))),
+            Endpoint::Language => Ok(language::choose(call)),
             Endpoint::LoginPage => Ok(login::page(call)),
             Endpoint::LoginForm => login::form(call).await,
-            Endpoint::SecondFactorPage => Ok(reply::redirect(StatusCode::SEE_OTHER, &call.own("/login"))),
+            Endpoint::SecondFactorPage => Ok(login::first_step(call)),
             Endpoint::SecondFactorForm => login::second_factor_form(call).await,
+            Endpoint::KeptPage => Ok(kept::page()),
+            Endpoint::KeptForm => kept::send(call).await,
             Endpoint::RegisterPage => register::page(call),
             Endpoint::RegisterForm => register::form(call).await,
             Endpoint::SetupPage => setup::page(call).await,
             Endpoint::SetupForm => setup::form(call).await,
             Endpoint::ReauthPage => reauth::page(call),
             Endpoint::ReauthForm => reauth::form(call).await,
-            Endpoint::LogoutPage => Ok(session::page(call)),
+            Endpoint::LogoutPage => session::page(call),
             Endpoint::LogoutForm => session::form(call).await,
-            Endpoint::AccountPage => account::page(call).await,
-            Endpoint::EnrolPage => totp::page(call).await,
-            Endpoint::EnrolForm => totp::form(call).await,
+            Endpoint::ProfilePage => account::profile::page(call).await,
+            Endpoint::ProfileForm => account::profile::form(call).await,
+            Endpoint::PasswordPage => account::password::page(call),
+            Endpoint::PasswordForm => account::password::form(call).await,
+            Endpoint::TwoFactorPage => account::two_factor::page(call).await,
+            Endpoint::TwoFactorForm => account::two_factor::form(call).await,
+            Endpoint::TwoFactorOffPage => account::two_factor::off_page(call),
+            Endpoint::TwoFactorOffForm => account::two_factor::off_form(call).await,
+            Endpoint::RecoveryCodesPage => account::recovery_codes::page(call).await,
+            Endpoint::RecoveryCodesForm => account::recovery_codes::form(call).await,
+            Endpoint::RecoveryCodesFile => account::recovery_codes::file(call),
+            Endpoint::SessionsPage => account::sessions::page(call).await,
+            Endpoint::SessionsForm => account::sessions::form(call).await,
+            Endpoint::TokensPage => account::tokens::page(call).await,
+            Endpoint::NewTokenPage => account::tokens::new_page(call),
+            Endpoint::NewTokenForm => account::tokens::new_form(call).await,
+            Endpoint::EndTokenPage => Ok(account::tokens::end_page(call)),
+            Endpoint::EndTokenForm => account::tokens::end_form(call).await,
+            Endpoint::ActivityPage => account::activity::page(call).await,
+            Endpoint::DeletionPage => account::deletion::page(call),
+            Endpoint::DeletionForm => account::deletion::form(call).await,
         }
     }
 
     fn asset(&self, call: &Call<'_>, name: &str) -> Result<Response<Body>, Failure> {
-        if name != self.style.name {
-            return Err(Failure::NoRoute);
-        }
+        let asset = self.assets.find(name).ok_or(Failure::NoRoute)?;
         if !matches!(call.head.method, Method::GET | Method::HEAD) {
             return Err(Failure::WrongMethod { allow: vec![Method::GET, Method::HEAD] });
         }
-        Ok(reply::style(&self.style.text))
+        Ok(asset.answer())
     }
 
     /// A session cookie that is worth nothing is taken away, so that the browser stops sending it (requirement FAIL-1).
     fn expire_worthless_cookie(&self, call: &Call<'_>, response: &mut Response<Body>) {
+        // Anybody may keep a style, with all that comes along, and give it to others; nor was it asked whose cookie it is. And
+        // what script asked may be older than the cookie that the browser has by now.
+        if self.is_asset(call.head.uri.path()) || context::is_by_script(&call.head.headers) {
+            return;
+        }
         let worthless = match call.caller {
             Caller::Nobody => true,
             // Was it the cookie, or a header that a program sent along?
@@ -313,6 +364,11 @@ impl Web {
     pub fn expired_cookies(&self) -> Vec<HeaderValue> {
         self.settings.cookies.expire(&self.settings.cookies.session)
     }
+}
+
+/// The largest body that a route takes, in bytes: those that a sealed form comes by take it besides their own.
+fn limit(endpoint: Endpoint) -> usize {
+    if matches!(endpoint, Endpoint::LoginForm | Endpoint::SecondFactorForm | Endpoint::KeptForm) { kept::MAX_CARRYING } else { MAX_BODY }
 }
 
 /// How far the body's kind is checked: see [`Call::check_kind`].

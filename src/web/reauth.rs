@@ -4,9 +4,10 @@ use askama::Template;
 use http::{Response, StatusCode};
 
 use super::api::{fields, issued, proof, wants_cookie};
-use super::call::Call;
+use super::call::{Call, Stale};
 use super::error::Failure;
-use super::input::{Pairs, Problem};
+use super::input::Pairs;
+use super::languages::Texts;
 use super::login::typed_proof;
 use super::pages::{FormProblem, Shell, Shown};
 use super::{pages, reply};
@@ -27,10 +28,14 @@ pub(super) async fn api(call: &Call<'_>) -> Result<Response<Body>, Failure> {
 
 const REAUTH: &str = "reauth";
 
+/// How soon after it began a session was begun by the same form, sent twice.
+const JUST_NOW: std::time::Duration = std::time::Duration::from_secs(30);
+
 #[derive(Template)]
 #[template(path = "reauth.html")]
 struct ReauthPage<'a> {
     shell: Shell<'a>,
+    t: &'static Texts,
     csrf: &'a str,
     rd: &'a str,
     email: &'a str,
@@ -49,14 +54,15 @@ fn show(call: &Call<'_>, rd: &str, problem: Option<&FormProblem>) -> Result<Resp
     let signed = call.signed()?;
     let sealed = call.seal_form(REAUTH, Some(signed.session.id));
     let template = ReauthPage {
-        shell: call.web.shell(),
+        shell: call.shell().scripted(),
+        t: call.texts(),
         csrf: &sealed.token,
         rd,
         email: signed.identity.email.as_str(),
         asks_code: signed.identity.has_second_factor && !signed.session.standing().0.second_factor(),
         problem: Shown(problem),
     };
-    Ok(pages::form(&template, problem, &sealed))
+    Ok(pages::leading_on(&template, problem, &sealed))
 }
 
 /// `POST P/reauth`.
@@ -67,11 +73,14 @@ pub(super) async fn form(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let password = form.filled("password").map(Secret::new);
     let proof = typed_proof(&mut form);
     if let Err(stale) = call.is_genuine(&mut form, REAUTH, Some(signed.session.id)) {
-        return show(call, &rd, Some(&FormProblem::stale(stale)));
+        // Sent twice: the first one has begun this session.
+        if stale == Stale::Old && call.now().since(signed.session.auth_time()) <= JUST_NOW {
+            return Ok(reply::redirect(StatusCode::SEE_OTHER, &rd));
+        }
+        return show(call, &rd, Some(&FormProblem::stale(call, stale)));
     }
     if password.is_none() {
-        let missing = Failure::Input(Problem::new("password", "is required"));
-        return show(call, &rd, Some(&FormProblem::of(call, &missing)));
+        return show(call, &rd, Some(&FormProblem::missing(call, "password")));
     }
     match call.auth().reauthenticate(signed.session, password, proof.as_ref(), true, &call.client, call.now()).await {
         Ok(issued) => {

@@ -7,11 +7,14 @@ use super::api::{fields, issued, wants_cookie};
 use super::call::Call;
 use super::error::Failure;
 use super::input::{Object, Pairs, Problem};
+use super::languages::Texts;
 use super::login::signed_in;
 use super::pages::{FormProblem, Shell, Shown};
-use super::{pages, view};
+use super::{pages, reply, view};
 use crate::auth::Error;
+use crate::auth::login::{Credentials, LoginStep};
 use crate::auth::register::NewAccount;
+use crate::config::Registration;
 use crate::model::Secret;
 use crate::wire::body::Body;
 
@@ -24,7 +27,7 @@ pub(super) async fn api(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     input.finish()?;
     let made = call.auth().register(new, cookie, &call.client, call.now()).await?;
     if cookie {
-        call.end_previous().await?;
+        call.end_previous(&made).await?;
     }
     Ok(issued(call, StatusCode::CREATED, fields([("user", view::new_user(&made.user))]), &made, cookie))
 }
@@ -45,12 +48,16 @@ const REGISTER: &str = "register";
 #[template(path = "register.html")]
 pub(super) struct RegisterPage<'a> {
     pub(super) shell: Shell<'a>,
+    pub(super) t: &'static Texts,
     pub(super) csrf: &'a str,
     pub(super) rd: &'a str,
     /// The set-up code; `None`: an ordinary registration.
     pub(super) code: Option<&'a str>,
     pub(super) typed: &'a Typed,
-    pub(super) min_length: usize,
+    /// Characters that a password must have.
+    pub(super) min_length: u64,
+    /// Whether only addresses of certain domains can register.
+    pub(super) only_domains: bool,
     pub(super) problem: Shown<'a>,
 }
 
@@ -85,10 +92,23 @@ pub(super) fn page(call: &Call<'_>) -> Result<Response<Body>, Failure> {
 
 fn show(call: &Call<'_>, rd: &str, typed: &Typed, problem: Option<&FormProblem>) -> Response<Body> {
     let sealed = call.seal_form(REGISTER, None);
-    let min_length = call.auth().settings().accounts.password.min_length;
-    let template =
-        RegisterPage { shell: call.web.shell(), csrf: &sealed.token, rd, code: None, typed, min_length, problem: Shown(problem) };
-    pages::form(&template, problem, &sealed)
+    let template = RegisterPage {
+        shell: call.shell().at(format!("{}?rd={}", call.own("/register"), pages::encoded(rd))).scripted(),
+        t: call.texts(),
+        csrf: &sealed.token,
+        rd,
+        code: None,
+        typed,
+        min_length: min_length(call),
+        only_domains: call.auth().settings().accounts.registration == Registration::Domains,
+        problem: Shown(problem),
+    };
+    pages::leading_on(&template, problem, &sealed)
+}
+
+/// Characters that a new password must have.
+pub(super) fn min_length(call: &Call<'_>) -> u64 {
+    u64::try_from(call.auth().settings().accounts.password.min_length).unwrap_or(u64::MAX)
 }
 
 /// `POST P/register`.
@@ -97,10 +117,18 @@ pub(super) async fn form(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let rd = call.return_to(&mut form);
     let (typed, password) = Typed::take(&mut form);
     if let Err(stale) = call.is_genuine(&mut form, REGISTER, None) {
-        return Ok(show(call, &rd, &typed, Some(&FormProblem::stale(stale))));
+        return Ok(show(call, &rd, &typed, Some(&FormProblem::stale(call, stale))));
     }
+    let again = Credentials { email: typed.email.clone(), password: password.clone(), code: None };
     match call.auth().register(typed.account(password), true, &call.client, call.now()).await {
         Ok(issued) => signed_in(call, &issued, &rd).await,
+        // Sent twice: the first one has made the account and signed it in.
+        Err(Error::AddressTaken) if call.is_in_as(&typed.email).is_some() => Ok(reply::redirect(StatusCode::SEE_OTHER, &rd)),
+        // Or its cookie was lost with its answer. Whoever knows the password is the one who made the account.
+        Err(taken @ Error::AddressTaken) => match call.auth().log_in(again, true, None, &call.client, call.now()).await {
+            Ok(LoginStep::Complete(issued)) => signed_in(call, &issued, &rd).await,
+            Ok(LoginStep::NeedSecondFactor { .. }) | Err(_) => Ok(show(call, &rd, &typed, Some(&FormProblem::of(call, &taken.into())))),
+        },
         Err(Error::RegistrationClosed) => Err(Error::RegistrationClosed.into()),
         Err(error) => Ok(show(call, &rd, &typed, Some(&FormProblem::of(call, &error.into())))),
     }

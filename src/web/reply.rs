@@ -11,11 +11,23 @@ use serde_json::{Map, Value};
 use super::error::{Told, seconds};
 use crate::wire::body::Body;
 
-/// No script, no foreign request, no framing; styles and forms of this origin only (requirement XSS-2).
-const POLICY: &str =
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// Nothing inline, no foreign request, no framing; styles and forms of this origin only (requirement XSS-2).
+macro_rules! policy {
+    ($script:literal, $forms:literal) => {
+        HeaderValue::from_static(concat!(
+            "default-src 'none'; style-src 'self'; img-src 'self' data:; ",
+            $script,
+            "form-action 'self'",
+            $forms,
+            "; frame-ancestors 'none'; base-uri 'none'"
+        ))
+    };
+}
 
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+
+/// Who else may use an answer.
+pub(super) const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
@@ -31,7 +43,8 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-fn with_body(status: StatusCode, kind: &'static str, body: impl Into<bytes::Bytes>) -> Response<Body> {
+/// An answer with a body of that content type.
+pub(super) fn with_body(status: StatusCode, kind: &'static str, body: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = empty(status);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     *response.body_mut() = Body::full(body);
@@ -50,16 +63,29 @@ pub(super) fn json_text(text: String) -> Response<Body> {
 
 /// A page.
 pub(super) fn page(status: StatusCode, template: &impl Template) -> Response<Body> {
-    let (status, html) = match template.render() {
+    rendered(status, template.render().map(without_controls))
+}
+
+/// A page whose fields have to be sent again byte for byte: control characters in them are their writer's. NUL, which no
+/// page can hold, must not be among them.
+pub(super) fn exact_page(status: StatusCode, template: &impl Template) -> Response<Body> {
+    rendered(status, template.render())
+}
+
+fn rendered(status: StatusCode, html: askama::Result<String>) -> Response<Body> {
+    let (status, html) = match html {
         Ok(html) => (status, html),
         Err(error) => {
             tracing::error!(%error, "a page could not be rendered");
             (StatusCode::INTERNAL_SERVER_ERROR, String::new())
         }
     };
+    // The page says itself whether it needs the script; nothing that was filled in could say so in its place.
+    let policy = if html.contains("<script src=") { policy!("script-src 'self'; ", "") } else { policy!("", "") };
     let mut response = with_body(status, "text/html; charset=utf-8", html);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
     // Under `no-referrer` browsers send `Origin: null` with our own forms (Fetch, "append a request Origin header").
@@ -67,11 +93,30 @@ pub(super) fn page(status: StatusCode, template: &impl Template) -> Response<Bod
     response
 }
 
-/// A style sheet whose name changes with its text.
-pub(super) fn style(text: &str) -> Response<Body> {
-    let mut response = with_body(StatusCode::OK, "text/css; charset=utf-8", text.to_owned());
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
-    response
+/// Text that HTML can hold. What was typed is shown again, and a form that no browser sent may have a NUL in it: it would
+/// be an error of ours in the page, and browsers drop it or put U+FFFD in its place (HTML, 13.2.5 "Tokenization").
+fn without_controls(html: String) -> String {
+    let may_not = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if html.contains(may_not) { html.replace(may_not, "\u{fffd}") } else { html }
+}
+
+/// Lets the redirects after a page's forms lead to other hosts.
+pub(super) fn let_forms_lead_on(response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    let scripted = headers.get(CONTENT_SECURITY_POLICY).is_some_and(|policy| policy == policy!("script-src 'self'; ", ""));
+    let policy = if scripted { policy!("script-src 'self'; ", " https: http:") } else { policy!("", " https: http:") };
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+}
+
+/// Lets the application show a page in a frame of its own, which is of this origin. For pages that only say something there:
+/// nothing on them can be done by a click that was meant for something else.
+pub(super) fn let_own_frames_show(response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    let policy = headers.get(CONTENT_SECURITY_POLICY).and_then(|policy| policy.to_str().ok()).unwrap_or_default();
+    if let Ok(policy) = HeaderValue::from_str(&policy.replace("frame-ancestors 'none'", "frame-ancestors 'self'")) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    }
 }
 
 /// A redirect. `location` must be safe already; one that is no header value leads to `/`.
@@ -160,6 +205,12 @@ mod tests {
 
     use super::*;
     use crate::web::error::too_many;
+
+    #[test]
+    fn a_page_holds_no_controls() {
+        assert_eq!(without_controls("a\0b\u{8}\u{85}\r\n\tc".into()), "a\u{fffd}b\u{fffd}\u{fffd}\r\n\tc");
+        assert_eq!(without_controls("a\u{202e}ö".into()), "a\u{202e}ö");
+    }
 
     #[test]
     fn too_many_attempts_say_when() {

@@ -36,7 +36,9 @@ pub(super) const MAX_BYTES: usize = 4096;
 
 /// The target as it may stand in `Location`: `text` parsed and written again, or `/`.
 pub(super) fn parse(text: &str, site: Option<&Site>) -> String {
-    checked(text, site).unwrap_or_else(|| "/".to_owned())
+    // A part behind `#` that can't be kept does not cost the page.
+    let page = || text.split_once('#').and_then(|(page, _)| checked(page, site));
+    checked(text, site).or_else(page).unwrap_or_else(|| "/".to_owned())
 }
 
 fn checked(text: &str, site: Option<&Site>) -> Option<String> {
@@ -98,7 +100,7 @@ fn is_sound(text: &str) -> bool {
 }
 
 /// Line separators, and what has no width or turns the direction of text.
-const fn is_unseen(c: char) -> bool {
+pub(super) const fn is_unseen(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
@@ -136,6 +138,8 @@ mod tests {
         }
         assert_eq!(parse("/a/../b", None), "/b");
         assert_eq!(parse("/ü", None), "/%C3%BC");
+        assert_eq!(parse("/a?b#c\\d", None), "/a?b");
+        assert_eq!(parse(&format!("/a#{}", "x".repeat(MAX_BYTES)), None), "/a");
     }
 
     // RED-1: none of these leads away.

@@ -8,6 +8,7 @@ use super::api::{fields, issued, wants_cookie};
 use super::call::{Call, append_cookies};
 use super::error::Failure;
 use super::input::{Pairs, Problem};
+use super::languages::Texts;
 use super::pages::{FormProblem, Link, Shell, Shown};
 use super::{pages, reply, view};
 use crate::auth::Error;
@@ -28,12 +29,13 @@ pub(super) async fn refresh(call: &Call<'_>) -> Result<Response<Body>, Failure> 
 
 /// `POST A/auth/verify`. A token of a session that may do nothing but enrol is none to whoever asks, nor is an API
 /// token, whose limits they could not keep.
-pub(super) fn verify(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+pub(super) async fn verify(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let mut input = call.object()?;
     let token = input.secret("token")?;
     input.finish()?;
-    let claims = call.auth().claims(token.expose(), call.now());
-    match (call.auth().recognise(token.expose(), call.client.ip, call.now()), claims) {
+    let recognised = call.auth().recognise(token.expose(), call.client.ip, call.now()).await;
+    // Afterwards: it may have brought the key that the token was signed with.
+    match (recognised, call.auth().claims(token.expose(), call.now())) {
         (Recognised::Good(identity, entry), Some(claims))
             if identity.fitness == Fitness::Full && matches!(*entry, Entry::Session { .. }) =>
         {
@@ -111,35 +113,49 @@ const LOGOUT: &str = "logout";
 #[template(path = "logout.html")]
 struct LogoutPage<'a> {
     shell: Shell<'a>,
+    t: &'static Texts,
     csrf: &'a str,
+    /// Where to go on, signed in or not.
+    rd: &'a str,
     email: &'a str,
     problem: Shown<'a>,
 }
 
 /// `GET P/logout`: asks; a link or an image of another site signs nobody out.
-pub(super) fn page(call: &Call<'_>) -> Response<Body> {
-    show(call, None)
+pub(super) fn page(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    // Nobody is told that they are signed out while that is not known.
+    if let Err(away @ Failure::StoreAway) = call.signed() {
+        return Err(away);
+    }
+    Ok(show(call, &call.return_to(&mut call.query().unwrap_or_default()), None))
 }
 
-fn show(call: &Call<'_>, problem: Option<&FormProblem>) -> Response<Body> {
-    let Ok(signed) = call.signed() else { return signed_out(call) };
+fn show(call: &Call<'_>, rd: &str, problem: Option<&FormProblem>) -> Response<Body> {
+    let Ok(signed) = call.signed() else { return signed_out(call, rd, false) };
     let sealed = call.seal_form(LOGOUT, Some(signed.session.id));
-    let template =
-        LogoutPage { shell: call.web.shell(), csrf: &sealed.token, email: signed.identity.email.as_str(), problem: Shown(problem) };
+    let template = LogoutPage {
+        shell: call.shell().at(format!("{}?rd={}", call.own("/logout"), pages::encoded(rd))),
+        t: call.texts(),
+        csrf: &sealed.token,
+        rd,
+        email: signed.identity.email.as_str(),
+        problem: Shown(problem),
+    };
     pages::form(&template, problem, &sealed)
 }
 
 /// `POST P/logout`.
 pub(super) async fn form(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let mut form = Pairs::parse(&call.body)?;
+    let rd = call.return_to(&mut form);
     let signed = match call.signed() {
         Ok(signed) => signed,
         Err(Failure::StoreAway) => return Err(Failure::StoreAway),
-        Err(_) => return Ok(signed_out(call)),
+        Err(_) => return Ok(signed_out(call, &rd, false)),
     };
-    let mut form = Pairs::parse(&call.body)?;
     let everywhere = form.filled("everywhere").is_some();
     if let Err(stale) = call.is_genuine(&mut form, LOGOUT, Some(signed.session.id)) {
-        return Ok(show(call, Some(&FormProblem::stale(stale))));
+        return Ok(show(call, &rd, Some(&FormProblem::stale(call, stale))));
     }
     let (auth, now) = (call.auth(), call.now());
     if everywhere {
@@ -147,13 +163,16 @@ pub(super) async fn form(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     } else {
         auth.log_out(signed.session, &call.client, now).await?;
     }
-    let mut response = signed_out(call);
+    let mut response = signed_out(call, &rd, everywhere);
     append_cookies(&mut response, call.web.expired_cookies());
     Ok(response)
 }
 
-fn signed_out(call: &Call<'_>) -> Response<Body> {
-    let login = call.own("/login");
-    let link = Link { href: &login, text: "Sign in", top: false };
-    pages::notice(call.web, "Signed out", "You are not signed in.", Some(link))
+fn signed_out(call: &Call<'_>, rd: &str, everywhere: bool) -> Response<Body> {
+    let login = format!("{}?rd={}", call.own("/login"), pages::encoded(rd));
+    let t = call.texts();
+    let link = Link { href: &login, text: t.signed_out.sign_in, top: false };
+    let text = if everywhere { t.signed_out.text_everywhere } else { t.signed_out.text };
+    let shell = call.shell().at(format!("{}?rd={}", call.own("/logout"), pages::encoded(rd)));
+    pages::notice(shell, t.signed_out.title, text.into(), Some(link))
 }

@@ -40,6 +40,8 @@ pub struct Names {
     pub device: Name,
     /// What is known before sign-in.
     pub pre: Name,
+    /// The language that a person chose.
+    pub language: Name,
     domain: Option<String>,
     same_site: cookie::SameSite,
     https: bool,
@@ -65,6 +67,7 @@ impl Names {
             session: name(""),
             device: name("-device"),
             pre: name("-pre"),
+            language: name("-lang"),
             domain: cookie.domain.clone(),
             same_site: match cookie.same_site {
                 config::SameSite::Strict => cookie::SameSite::Strict,
@@ -73,6 +76,11 @@ impl Names {
             },
             https,
         }
+    }
+
+    /// Whether they are for https alone.
+    pub const fn is_https(&self) -> bool {
+        self.https
     }
 
     /// A `Set-Cookie` for `name`. `max_age`: how long the browser keeps it; `None`: until it is closed.
@@ -155,6 +163,23 @@ pub fn find<'h>(headers: &'h HeaderMap, name: &Name) -> Found<'h> {
         (Some(value), _) if value.len() > MAX_VALUE_BYTES || !is_value(value) => Found::Conflict,
         (Some(value), _) => str::from_utf8(value).map_or(Found::Conflict, Found::One),
     }
+}
+
+/// Every value that comes under `name` or one of its other names and could be one of ours: for telling what is wrong.
+pub fn all<'h>(headers: &'h HeaderMap, name: &Name) -> impl Iterator<Item = &'h str> {
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b';')).map(split_pair);
+    let named = pairs.filter(|(found, _)| name.others.iter().chain([&name.current]).any(|known| *found == known.as_bytes()));
+    named.filter(|(_, value)| value.len() <= MAX_VALUE_BYTES && is_value(value)).filter_map(|(_, value)| str::from_utf8(value).ok())
+}
+
+/// A `Set-Cookie` with none of the attributes that a browser could refuse ours for. It says nothing but that cookies come
+/// back, for ten minutes.
+pub const PROBE: &str = "nullpass-probe=1; HttpOnly; SameSite=Lax; Path=/; Max-Age=600";
+
+/// Whether the cookie of [`PROBE`] came back.
+pub fn has_probe(headers: &HeaderMap) -> bool {
+    let mut pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b';')).map(split_pair);
+    pairs.any(|(name, _)| name == b"nullpass-probe")
 }
 
 /// Whether a cookie of this name is ours. Case is ignored, though names differ by it: nobody but an attacker sets

@@ -41,6 +41,12 @@ pub fn navigation(method: &Method, headers: &HeaderMap) -> Navigation {
     }
 }
 
+/// Whether script in a page sent this, or another part of one, and no person who goes somewhere or sends a form. Without
+/// Fetch Metadata nobody can tell, and it counts as no.
+pub fn is_by_script(headers: &HeaderMap) -> bool {
+    headers.contains_key(&SEC_FETCH_MODE) && sole(headers, &SEC_FETCH_MODE) != Some("navigate")
+}
+
 /// Whether this is a gRPC call (`application/grpc`, with any suffix or parameter). gRPC-Web is ordinary HTTP.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(media) = sole(headers, &CONTENT_TYPE) else { return false };
@@ -139,6 +145,16 @@ mod tests {
         assert_eq!(with("GET", &[("accept", "*/*")]), Navigation::NotNavigation);
         assert_eq!(with("GET", &[("accept", "text/html-x, application/json")]), Navigation::NotNavigation);
         assert_eq!(with("GET", &[]), Navigation::NotNavigation);
+    }
+
+    #[test]
+    fn script_is_known_where_the_browser_says_so() {
+        let by_script = |headers: &[(&str, &str)]| is_by_script(&fields(headers));
+        assert!(!by_script(&[]) && !by_script(&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]));
+        for mode in ["cors", "no-cors", "same-origin", "websocket", "", "Navigate"] {
+            assert!(by_script(&[("sec-fetch-mode", mode)]), "{mode}");
+        }
+        assert!(by_script(&[("sec-fetch-mode", "navigate"), ("sec-fetch-mode", "navigate")]));
     }
 
     #[test]

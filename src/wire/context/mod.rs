@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, StatusCode, Version};
 use thiserror::Error;
 use url::Url;
 
-pub use browser::{Navigation, Source, is_grpc, navigation, source};
+pub use browser::{Navigation, Source, is_by_script, is_grpc, navigation, source};
 pub use credential::{Credential, bearer};
 
 use crate::clock::Timestamp;
