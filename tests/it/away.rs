@@ -40,6 +40,21 @@ async fn seen_sessions_go_on_for_a_while() {
     assert_eq!((server.status(&seen).await, server.status(&unseen).await), (200, 200));
 }
 
+// FAIL-2: nobody is told that they are signed out while nobody knows.
+#[tokio::test]
+async fn the_page_for_signing_out_says_nothing_untrue() {
+    let server = Server::start("").await;
+    let (_, token) = server.signed_in("ada@example.com").await;
+    server.wait(120);
+    server.set_store_away(true).await;
+    let cookie = format!("nullpass={token}");
+    let fields = [("cookie", cookie.as_str()), ("accept", "text/html")];
+    assert!(server.get("/_auth/logout", &fields).await.is(503).cookie("nullpass").is_none());
+    server.get("/_auth/logout", &fields[1..]).await.is(200);
+    server.set_store_away(false).await;
+    assert_eq!(server.status(&token).await, 200);
+}
+
 // FAIL-2: the operator can have it stricter.
 #[tokio::test]
 async fn stale_sessions_can_be_refused_at_once() {
@@ -77,4 +92,22 @@ async fn upstream_errors_say_nothing_of_the_inside() {
     let answer = server.get("/public/a", &[]).await.is(502);
     assert_eq!(answer.code(), "upstream_failed");
     assert!(!answer.text().contains("127.0.0.1") && !answer.text().contains(&server.upstream.address.port().to_string()));
+}
+
+// The page says in the reader's language whose fault it is, what to do, and under which number to ask; it asks again by a
+// link, and only what was a navigation.
+#[tokio::test]
+async fn upstream_errors_are_told_in_the_readers_language() {
+    let server = Server::start(PUBLIC).await;
+    server.upstream.answer(|_| Vec::new());
+    let fields = [("accept", "text/html"), ("accept-language", "de-CH, en;q=0.5")];
+    let page = server.get("/public/a?b=%3Cb%3E", &fields).await.is(502);
+    let text = page.text();
+    assert!(text.contains("<html lang=\"de\">") && text.contains("<h1>Die Anwendung antwortet nicht</h1>"), "{text}");
+    assert!(text.contains("nicht Ihr Fehler") && text.contains("<a class=\"button\" href=\"\">"), "{text}");
+    assert!(text.contains("Anfrage <code>"), "{text}");
+    assert!(text.contains("value=\"/public/a?b=%3Cb%3E\""), "the switch keeps the page: {text}");
+    let posted = [("accept", "text/html"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("accept-language", "de")];
+    let posted = server.send("POST", "/public/a", &posted, b"x=y").await.is(502);
+    assert!(!posted.text().contains("class=\"button\"") && !posted.text().contains("class=\"languages\""), "{}", posted.text());
 }

@@ -24,11 +24,24 @@ impl<'a> Browser<'a> {
         Self { server, cookies: BTreeMap::new() }
     }
 
+    /// Keeps a cookie, or throws it away.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.cookies.insert(name.to_owned(), value.to_owned()),
+            None => self.cookies.remove(name),
+        };
+    }
+
+    /// Throws all cookies away.
+    pub(crate) fn clear(&mut self) {
+        self.cookies.clear();
+    }
+
     pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
         self.cookies.get(name).map(String::as_str)
     }
 
-    async fn send(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn send(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Answer {
         let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let cookies = cookies.join("; ");
         let mut all = fields.to_vec();
@@ -70,7 +83,7 @@ impl<'a> Browser<'a> {
         self.post(target, &[fields, &[("csrf", csrf.as_str())]].concat(), "same-origin").await
     }
 
-    async fn post(&mut self, target: &str, fields: &[(&str, &str)], site: &str) -> Answer {
+    pub(crate) async fn post(&mut self, target: &str, fields: &[(&str, &str)], site: &str) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let head = [
             ("sec-fetch-mode", "navigate"),
@@ -83,6 +96,58 @@ impl<'a> Browser<'a> {
 }
 
 const LOGIN: [(&str, &str); 2] = [("email", "ada@example.com"), ("password", PASSWORD)];
+
+// XSS-1: script in the application does not walk through a person's own pages, whose forms take the password of a while ago.
+#[tokio::test]
+async fn a_persons_own_pages_are_for_people() {
+    let server = Server::start("").await;
+    server.account("ada@example.com", &[]).await;
+    let mut browser = Browser::new(&server);
+    browser.submit("/_auth/login", &LOGIN).await.is(303);
+    let csrf = field(&browser.page("/_auth/account/2fa").await.is(200), "csrf");
+    let body = format!("csrf={csrf}");
+    for (mode, dest) in [("cors", "empty"), ("same-origin", "empty"), ("no-cors", "image")] {
+        let script = [("sec-fetch-mode", mode), ("sec-fetch-dest", dest), ("sec-fetch-site", "same-origin"), ("accept", "text/html")];
+        for page in ["/_auth/account", "/_auth/account/2fa", "/_auth/account/tokens/new", "/_auth/reauth"] {
+            let refused = browser.send("GET", page, &script, "").await.is(403);
+            assert!(refused.code() == "cross_site" && !refused.text().contains("csrf"), "{page}");
+        }
+        let sent = [&script[..], &[("content-type", "application/x-www-form-urlencoded")]].concat();
+        browser.send("POST", "/_auth/account/2fa", &sent, &body).await.is(403);
+    }
+    browser.post("/_auth/account/2fa", &[("csrf", &csrf)], "same-origin").await.is(200);
+    // A program that is no browser, and a browser that does not say.
+    browser.send("GET", "/_auth/account", &[("accept", "text/html")], "").await.is(200);
+}
+
+// Cross-cutting 8: a style may be kept by anybody, so nothing of anybody's comes with it; who is over the limit can read the page that says so.
+#[tokio::test]
+async fn styles_are_the_same_for_everybody() {
+    let server = Server::start("[limits]\nrequests_per_ip = \"6/m\"\n").await;
+    server.account("ada@example.com", &[]).await;
+    let mut browser = Browser::new(&server);
+    browser.submit("/_auth/login", &LOGIN).await.is(303);
+    let good = format!("nullpass={}", browser.cookie("nullpass").unwrap());
+    let page = server.get("/_auth/logout", &[("accept", "text/html"), ("cookie", "nullpass=rubbish")]).await.is(200);
+    assert!(!page.all("set-cookie").is_empty(), "a page takes it away");
+    let style = page.text().split("stylesheet\" href=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    for _ in 0..3 {
+        server.get("/", &[]).await;
+    }
+    server.get("/", &[("accept", "text/html")]).await.is(429);
+    for cookie in ["nullpass=rubbish", "nullpass=a; nullpass=b", &good] {
+        let answer = server.get(&style, &[("cookie", cookie)]).await.is(200);
+        assert_eq!(answer.field("cache-control"), "public, max-age=31536000, immutable");
+        assert!(answer.all("set-cookie").is_empty(), "{cookie}");
+        for (method, fields, status) in
+            [("GET", [("cookie", cookie), ("service-worker", "script")], 403), ("POST", [("cookie", cookie), ("x", "y")], 405)]
+        {
+            let refused = server.send(method, &style, &fields, b"").await.is(status);
+            assert!(refused.all("set-cookie").is_empty(), "{method} {cookie}");
+        }
+    }
+    server.get(&style.replace(".css", ".js"), &[]).await.is(429);
+}
 
 // Cross-cutting 4: a form is taken from a page of ours in this browser alone, sign-in included.
 #[tokio::test]
@@ -263,7 +328,11 @@ async fn pages_run_nothing() {
     }
     for (path, page) in pages {
         let (text, lower) = (page.text(), page.text().to_ascii_lowercase());
-        assert!(!text.contains("<script") && !text.contains("<img src=x") && !lower.contains("javascript:"), "{path}: {text}");
+        // The script of ours, on pages where it does something, and no other.
+        let (scripts, own) = (text.matches("<script").count(), text.matches("<script src=\"/_auth/static/").count());
+        assert_eq!(scripts, own, "{path}: {text}");
+        assert_eq!(own > 0, page.field("content-security-policy").contains("script-src 'self';"), "{path}: {text}");
+        assert!(!text.contains("alert(1)</script") && !text.contains("<img src=x") && !lower.contains("javascript:"), "{path}: {text}");
         for handler in [" onerror=", " onclick=", " onload=", " style="] {
             assert!(!lower.contains(&format!("\"{handler}")), "{path}: {handler}");
         }
@@ -320,7 +389,9 @@ async fn refusals_suit_who_asks() {
     let form = ask("POST", &document).await.is(401);
     assert!(form.field("content-type").starts_with("text/html") && form.field("location").is_empty());
     let frame = ask("GET", &[navigate, ("sec-fetch-dest", "iframe")]).await.is(401);
-    assert!(frame.text().contains("target=\"_top\""), "{}", frame.text());
+    assert!(frame.text().contains("target=\"_top\"") && !frame.text().contains("<form"), "{}", frame.text());
+    assert!(frame.field("content-security-policy").contains("; frame-ancestors 'self';"), "the application's frame shows it");
+    assert_eq!(frame.field("x-frame-options"), "SAMEORIGIN");
     for fields in [
         vec![],
         vec![("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")],

@@ -11,6 +11,7 @@
 )]
 
 mod away;
+mod bounces;
 mod browser;
 mod deciders;
 mod drain;
@@ -18,6 +19,7 @@ mod forward_auth;
 mod grpc;
 mod headers;
 mod http2;
+mod kept_work;
 mod limits;
 mod null_pass;
 mod parked;
@@ -27,6 +29,7 @@ mod property;
 mod proxy_protocol;
 mod redirect;
 mod reload;
+mod replicas;
 mod sessions;
 mod sign_in;
 mod smuggling;

@@ -356,7 +356,7 @@ async fn a_cookie_never_becomes_a_token() {
         "/_auth/api/audit",
         "/_auth/account",
         "/_auth/account/2fa",
-        "/_auth/login",
+        "/_auth/login?prompt=login",
         "/_auth/logout",
         "/_auth/reauth",
         "/_auth/openapi.json",
@@ -415,6 +415,18 @@ async fn open_channels_end_with_their_session() {
             assert!(basic.ended().await < Duration::from_millis(2500), "by Basic");
         }
     }
+}
+
+// A page that polls while its person confirms the password asks with the old cookie; the answer may come last.
+#[tokio::test]
+async fn an_answer_to_script_takes_no_newer_cookie_away() {
+    let server = Server::start("").await;
+    let cookie = ("cookie", "nullpass=worthless");
+    let script = [("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("sec-fetch-site", "same-origin"), cookie];
+    for path in ["/private", "/_auth/api/auth/me"] {
+        assert_eq!(server.get(path, &script).await.is(401).cookie("nullpass"), None, "{path}");
+    }
+    assert_eq!(server.get("/private", &with(&NAVIGATE, cookie)).await.is(302).cookie("nullpass").as_deref(), Some(""));
 }
 
 // FAIL-1: a cookie that is worth nothing is as none, and the answer takes it away.

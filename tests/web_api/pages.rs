@@ -8,41 +8,51 @@ use crate::world::{A, Answer, PASSWORD, World};
 
 /// A browser's cookies.
 #[derive(Default)]
-struct Jar(Vec<(String, String)>);
+pub(crate) struct Jar {
+    cookies: Vec<(String, String)>,
+    /// What it wishes to read.
+    language: Option<String>,
+}
 
 impl Jar {
-    fn take(&mut self, answer: &Answer) {
+    pub(crate) fn reading(language: &str) -> Self {
+        Self { language: Some(language.to_owned()), ..Self::default() }
+    }
+
+    pub(crate) fn take(&mut self, answer: &Answer) {
         for line in answer.headers.get_all("set-cookie") {
             let (name, value) = line.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
-            self.0.retain(|(known, _)| known != name);
+            self.cookies.retain(|(known, _)| known != name);
             if !value.is_empty() {
-                self.0.push((name.to_owned(), value.to_owned()));
+                self.cookies.push((name.to_owned(), value.to_owned()));
             }
         }
     }
 
-    fn line(&self) -> String {
-        self.0.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    pub(crate) fn line(&self) -> String {
+        self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    fn session(&self) -> Option<String> {
-        self.0.iter().find(|(name, _)| name == "nullpass").map(|(_, value)| value.clone())
+    pub(crate) fn session(&self) -> Option<String> {
+        self.cookies.iter().find(|(name, _)| name == "nullpass").map(|(_, value)| value.clone())
     }
 
-    async fn get(&mut self, world: &World, path: &str) -> Answer {
-        let answer = world.get(path).navigate().cookie(&self.line()).send().await;
+    pub(crate) async fn get(&mut self, world: &World, path: &str) -> Answer {
+        let language = self.language.as_deref().unwrap_or("en");
+        let answer = world.get(path).navigate().cookie(&self.line()).header("accept-language", language).send().await;
         self.take(&answer);
         answer
     }
 
-    async fn submit(&mut self, world: &World, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let answer = world.ask("POST", path).form(fields).cookie(&self.line()).send().await;
+    pub(crate) async fn submit(&mut self, world: &World, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let language = self.language.as_deref().unwrap_or("en");
+        let answer = world.ask("POST", path).form(fields).cookie(&self.line()).header("accept-language", language).send().await;
         self.take(&answer);
         answer
     }
 
-    async fn sign_in(&mut self, world: &World, email: &str, rd: &str) -> Answer {
-        let page = self.get(world, &format!("/_auth/login?rd={rd}")).await;
+    pub(crate) async fn sign_in(&mut self, world: &World, email: &str, rd: &str) -> Answer {
+        let page = self.get(world, &format!("/_auth/login?prompt=login&rd={rd}")).await;
         let (csrf, rd) = (page.hidden("csrf"), page.hidden("rd"));
         self.submit(world, "/_auth/login", &[("csrf", &csrf), ("rd", &rd), ("email", email), ("password", PASSWORD)]).await
     }
@@ -204,7 +214,7 @@ async fn setting_up_a_second_factor_by_page() {
     world.register("a@example.com").await;
     let mut jar = Jar::default();
     jar.sign_in(&world, "a@example.com", "/").await;
-    world.clock.advance(Duration::from_secs(301));
+    world.clock.advance(Duration::from_secs(601));
     let csrf = jar.get(&world, "/_auth/account/2fa?rd=/deep").await.hidden("csrf");
     let stale = jar.submit(&world, "/_auth/account/2fa", &[("csrf", &csrf), ("rd", "/deep")]).await;
     assert_eq!(stale.status, 303);
@@ -214,7 +224,7 @@ async fn setting_up_a_second_factor_by_page() {
     assert_eq!((back.status.as_u16(), back.location()), (303, "/_auth/account/2fa?rd=%2Fdeep"));
     let csrf = jar.get(&world, back.location()).await.hidden("csrf");
     let shown = jar.submit(&world, "/_auth/account/2fa", &[("csrf", &csrf), ("rd", "/deep")]).await;
-    assert!(shown.text().contains("src=\"data:image/svg+xml;base64,"));
+    assert!(shown.text().contains("<svg "));
     let secret: String = shown.text().split("<code>").nth(1).unwrap().split('<').next().unwrap().split(' ').collect();
     let wrong = jar.submit(&world, "/_auth/account/2fa", &[("csrf", &csrf), ("rd", "/deep"), ("code", &world.wrong_code(&secret))]).await;
     assert!(wrong.status == 401 && !wrong.text().contains(&secret));

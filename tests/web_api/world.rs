@@ -1,4 +1,4 @@
-//! The API on a real connection over a store in a temporary folder, with a clock that stands still, and a client that
+//! The API on a real connection over a store of its own, with a clock that stands still, and a client that
 //! sees every header.
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +17,14 @@ use nullpass::auth::Auth;
 use nullpass::auth::live::Entry;
 use nullpass::auth::session::Recognised;
 use nullpass::clock::{Clock, ManualClock, Timestamp};
-use nullpass::config::{Argon2, Config, Registration};
+use nullpass::config::{Argon2, Config, Registration, Storage};
 use nullpass::tasks::Tasks;
 use nullpass::web::{self, Caller, Web};
 use nullpass::wire::context::{self, ConnInfo, Context, Credential};
 use nullpass::wire::cookie::{self, Found, Names};
 use serde_json::{Value, json};
+
+use crate::backend;
 
 pub(crate) const PASSWORD: &str = "violet-harbour-42-lantern";
 pub(crate) const A: &str = "/_auth/api";
@@ -33,7 +35,8 @@ pub(crate) struct World {
     pub(crate) clock: ManualClock,
     time: Clock,
     address: SocketAddr,
-    data: tempfile::TempDir,
+    storage: Storage,
+    _data: tempfile::TempDir,
     tasks: Tasks,
 }
 
@@ -59,8 +62,7 @@ impl World {
 
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        config.storage.path = data.path().join("data");
+        let mut config = Config { storage: backend::storage(data.path()), ..Config::default() };
         config.accounts.registration = Registration::Open;
         config.accounts.argon2 = Argon2 { memory_kib: 64, iterations: 1, parallelism: 1, max_concurrent: 0 };
         config.limits.auth_per_ip = None;
@@ -89,7 +91,7 @@ impl World {
                 }));
             }
         }));
-        Self { auth, clock: handle, time: clock, address, data, tasks }
+        Self { auth, clock: handle, time: clock, address, storage: config.storage, _data: data, tasks }
     }
 
     pub(crate) fn ask(&self, method: &str, path: &str) -> Ask<'_> {
@@ -162,20 +164,9 @@ impl World {
         self.code(secret)
     }
 
-    /// Every byte in the data folder.
+    /// Every byte that it keeps.
     pub(crate) fn disk(&self) -> Vec<u8> {
-        fn read(folder: &std::path::Path, into: &mut Vec<u8>) {
-            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
-                if entry.file_type().unwrap().is_dir() {
-                    read(&entry.path(), into);
-                } else {
-                    into.extend(std::fs::read(entry.path()).unwrap());
-                }
-            }
-        }
-        let mut bytes = Vec::new();
-        read(self.data.path(), &mut bytes);
-        bytes
+        backend::kept(&self.storage)
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -285,10 +276,12 @@ impl Answer {
             "allow",
             "cache-control",
             "connection",
+            "content-disposition",
             "content-length",
             "content-security-policy",
             "content-type",
             "cross-origin-opener-policy",
+            "cross-origin-resource-policy",
             "date",
             "location",
             "ratelimit-limit",
@@ -305,15 +298,18 @@ impl Answer {
             assert!(ALLOWED.contains(&name.as_str()), "{name} is new");
         }
         let value = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let style = value("content-type").starts_with("text/css");
-        assert!(style || value("cache-control") == "no-store", "{self:?}");
+        let asset = ["text/css", "text/javascript", "image/"].iter().any(|kind| value("content-type").starts_with(kind));
+        assert!(asset || value("cache-control") == "no-store", "{self:?}");
         assert_eq!(value("x-content-type-options"), "nosniff");
         if value("content-type").starts_with("text/html") {
             let policy = value("content-security-policy");
             assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"));
             assert_eq!(value("x-frame-options"), "DENY");
             let text = self.text().to_ascii_lowercase();
-            assert!(!text.contains("<script") && !text.contains(" style=") && !text.contains(" onclick"));
+            let scripts = text.matches("<script").count();
+            assert_eq!(scripts, text.matches("<script src=\"/_auth/static/").count());
+            assert_eq!(scripts > 0, policy.contains("script-src 'self'"), "what a page needs and no more: {policy}");
+            assert!(scripts <= 1 && !text.contains(" style=") && !text.contains(" onclick"));
         }
         for line in self.headers.get_all(SET_COOKIE) {
             let line = line.to_str().unwrap();
@@ -341,22 +337,23 @@ impl Door {
         let conn = ConnInfo { peer: Some(peer), peer_port: 1, local: None, local_port: 0, tls: false };
         let context = context::read(&head, &conn, &self.settings, self.clock.now()).unwrap();
         let bearer = match context::bearer(&head) {
-            Credential::Bearer(token) => Some(self.caller(token, false, &context).unwrap_or(Caller::Refused)),
+            Credential::Bearer(token) => Some(self.caller(token, false, &context).await.unwrap_or(Caller::Refused)),
             Credential::None
             | Credential::MalformedBearer(_)
             | Credential::Basic { .. }
             | Credential::MalformedBasic(_)
             | Credential::Other(_) => None,
         };
-        let caller = bearer.or_else(|| match cookie::find(&head.headers, &self.names.session) {
-            Found::One(token) => self.caller(token, true, &context),
-            Found::None | Found::Conflict => None,
-        });
+        let caller = match (bearer, cookie::find(&head.headers, &self.names.session)) {
+            (Some(caller), _) => Some(caller),
+            (None, Found::One(token)) => self.caller(token, true, &context).await,
+            (None, Found::None | Found::Conflict) => None,
+        };
         Ok(self.web.handle(Request::from_parts(head, body), &context, caller.unwrap_or(Caller::Nobody)).await)
     }
 
-    fn caller(&self, token: &str, from_cookie: bool, context: &Context) -> Option<Caller> {
-        match self.auth.recognise(token, context.client, context.now) {
+    async fn caller(&self, token: &str, from_cookie: bool, context: &Context) -> Option<Caller> {
+        match self.auth.recognise(token, context.client, context.now).await {
             Recognised::Good(identity, entry) => Some(match &*entry {
                 Entry::Session { session, .. } => {
                     let session = Arc::clone(session);
