@@ -243,6 +243,7 @@ impl<'a> Call<'a> {
         let session = web.renewed_cookie(issued.token.expose(), issued.expires_at, self.now());
         let device = cookies.set(&cookies.device, &issued.device, Some(DEVICE_LIFE)).ok();
         append_cookies(response, std::iter::once(session).chain(device));
+        response.extensions_mut().insert(issued.session);
     }
 
     /// Ends the session that this browser had before it signed in again (requirement SES-1).

@@ -32,6 +32,7 @@ mod setup;
 mod system;
 mod token;
 mod totp;
+mod twice;
 mod view;
 
 use std::sync::Arc;
@@ -52,10 +53,10 @@ use self::languages::Language;
 use self::return_to::Site;
 use self::routes::{Endpoint, Face, Kind};
 use crate::auth::live::{Entry, LiveApiToken, LiveSession};
-use crate::auth::{Auth, Client};
+use crate::auth::{Auth, Client, Error};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::model::Identity;
+use crate::model::{Identity, SessionId};
 use crate::wire::body::{Body, ReadError, read_limited};
 use crate::wire::context::{self, Context};
 use crate::wire::cookie::{self, Found, Names};
@@ -158,6 +159,7 @@ impl Caller {
 pub struct Web {
     auth: Arc<Auth>,
     settings: Settings,
+    twice: twice::Twice,
     site: Option<Site>,
     assets: Assets,
     language: Language,
@@ -178,6 +180,7 @@ impl Web {
     /// Puts the pages together.
     pub fn new(auth: Arc<Auth>, settings: Settings) -> Self {
         Self {
+            twice: twice::Twice::default(),
             site: Site::new(settings.public_url.as_ref(), settings.domain.as_deref()),
             assets: Assets::new(&settings.ui),
             // The configuration takes no other.
@@ -242,15 +245,40 @@ impl Web {
             return Ok(response);
         }
         let route = routes::find(&call.head.method, path).ok_or(Failure::WrongMethod { allow: known })?;
-        // Who may not is told so before a byte of the body is read.
-        call.admit(route)?;
+        // Who may not is told so before a byte of the body is read; only a form that replaces its session may be one that did.
+        let replaces = twice::replaces_its_session(route.endpoint);
+        let admitted = call.admit(route);
+        let replaced = replaces && matches!(admitted, Err(Failure::Auth(Error::SignInRequired)));
+        if !replaced {
+            admitted?;
+        }
         call.check_kind(route, body.is_end_stream())?;
         call.body = read_limited(body, limit(route.endpoint), self.settings.body_timeout).await.map_err(|error| match error {
             ReadError::TooLarge => Failure::TooLarge,
             ReadError::Broken => Failure::BrokenOff,
             ReadError::TooSlow => Failure::TooSlow,
         })?;
-        self.dispatch(route.endpoint, call).await
+        if replaces { self.replace_session(route.endpoint, call, replaced).await } else { self.dispatch(route.endpoint, call).await }
+    }
+
+    /// Answers a form that begins a session in place of the one it came with. `replaced`: that one is over.
+    async fn replace_session(&self, endpoint: Endpoint, call: &Call<'_>, replaced: bool) -> Result<Response<Body>, Failure> {
+        let place = self.twice.place(call);
+        let mut done = match &place {
+            Some(place) => Some(place.lock().await),
+            None => None,
+        };
+        if let Some(again) = done.as_ref().and_then(|done| done.as_ref()).and_then(|done| done.again(call)) {
+            return Ok(again);
+        }
+        if replaced {
+            return Err(Error::SignInRequired.into());
+        }
+        let response = self.dispatch(endpoint, call).await?;
+        if let (Some(done), Some(session)) = (&mut done, response.extensions().get::<SessionId>()) {
+            **done = twice::Done::of(&response, *session, call.now());
+        }
+        Ok(response)
     }
 
     async fn dispatch(&self, endpoint: Endpoint, call: &Call<'_>) -> Result<Response<Body>, Failure> {

@@ -323,6 +323,7 @@ async fn other_forms_may_be_sent_twice() {
     assert_eq!(browser.submit_shown(&shown, "/_auth/reauth", &form).await.is(303).field("location"), "/vault");
     server.wait(31);
     browser.submit_shown(&shown, "/_auth/reauth", &form).await.is(403);
+    replaced_sessions_are_led_on(&server, &mut browser).await;
     // The set-up link.
     let link = format!("/_auth/setup?code={}", server.auth().new_setup_code(server.now()).await.unwrap().expose());
     let mut root = Browser::new(&server);
@@ -330,6 +331,41 @@ async fn other_forms_may_be_sent_twice() {
     let form = [("email", "root@example.com"), ("password", PASSWORD), ("displayName", ""), ("code", link.split('=').nth(1).unwrap())];
     root.submit_shown(&shown, "/_auth/setup", &form).await.is(303);
     root.submit_shown(&shown, "/_auth/setup", &form).await.is(303);
+}
+
+/// The second of two clicks comes with the session that the first one has replaced.
+async fn replaced_sessions_are_led_on(server: &Server, browser: &mut Browser<'_>) {
+    let next = "another long enough one";
+    for (path, rd, values) in [
+        ("/_auth/reauth", "/vault", vec![("password", PASSWORD), ("rd", "/vault")]),
+        ("/_auth/account/password", "/_auth/account/password?done=", vec![("currentPassword", PASSWORD), ("newPassword", next)]),
+    ] {
+        let shown = browser.page(path).await.is(200);
+        let cookies = ["nullpass", "nullpass-pre"].map(|name| format!("{name}={}", browser.cookie(name).unwrap())).join("; ");
+        let csrf = field(&shown, "csrf");
+        let body = form_urlencoded::Serializer::new(String::new()).append_pair("csrf", &csrf).extend_pairs(&values).finish();
+        let send = async |body: &str, cookies: &str| {
+            let fields = [NAVIGATE[0], NAVIGATE[1], KIND, ("sec-fetch-site", "same-origin"), ("cookie", cookies)];
+            server.send("POST", path, &fields, body.as_bytes()).await
+        };
+        let first = send(&body, &cookies).await.is(303);
+        let second = send(&body, &cookies).await.is(303);
+        assert!(second.field("location").starts_with(rd), "{second:?}");
+        let session = first.cookie("nullpass").unwrap();
+        assert_eq!(second.cookie("nullpass").as_ref(), Some(&session), "one session");
+        assert_eq!(server.status_by_cookie(&session).await, 200);
+        // Not with another body, not for another browser, not without the old session, not later.
+        let pre = format!("nullpass-pre={}", browser.cookie("nullpass-pre").unwrap());
+        let old = cookies.split_once(';').unwrap().0;
+        for (body, cookies) in
+            [(format!("{body}&x="), &*cookies), (body.clone(), &format!("{old}; nullpass-pre=other")), (body.clone(), &pre)]
+        {
+            assert!(send(&body, cookies).await.is(401).cookie("nullpass").unwrap_or_default().is_empty());
+        }
+        server.wait(16);
+        send(&body, &cookies).await.is(401);
+        browser.set("nullpass", Some(&session));
+    }
 }
 
 // A browser gives up the first request of a double click. What it began is finished all the same: a code that is spent for a
