@@ -60,7 +60,7 @@ async fn every_page(world: &World, language: &str) -> Vec<(&'static str, Answer)
         ("register, weak", "new@example.com", "password1"),
         ("register, short", "new@example.com", "abc"),
         ("register, no address", "new", PASSWORD),
-        ("register, taken", "a@example.com", PASSWORD),
+        ("register, taken", "a@example.com", "somebody else's words"),
     ] {
         let fields = [("csrf", csrf.as_str()), ("email", email), ("password", password)];
         pages.push((name, jar.submit(world, "/_auth/register", &fields).await));

@@ -88,7 +88,8 @@ export const STATES = [
       const email = await member(v);
       await v.context.clearCookies();
       await v.own('/register');
-      await v.submit({ email, password: PASSWORD });
+      // With the right one they would be signed in.
+      await v.submit({ email, password: `not ${PASSWORD}` });
     },
   },
   { name: 'register-closed', on: 'closed', status: 403, reach: (v) => v.own('/register') },
