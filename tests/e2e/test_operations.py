@@ -55,7 +55,7 @@ def test_config_check_reports_every_problem_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [({"email": {"smtp": "smtps://mail.example.com"}}, "email"), ({"accounts": {"verify_email": True}}, "verify_email"), ({"accounts": {"registration": "invite"}}, "registration"), ({"storage": {"backend": "postgres", "url": "postgres://x/y"}}, "backend"), ({"telemetry": {"otlp": "http://127.0.0.1:4317"}}, "otlp")],
+    [({"email": {"smtp": "smtps://mail.example.com"}}, "email"), ({"accounts": {"verify_email": True}}, "verify_email"), ({"accounts": {"registration": "invite"}}, "registration"), ({"telemetry": {"otlp": "http://127.0.0.1:4317"}}, "otlp")],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_not_ignored(echo, start, section, key):
     server = start(echo.url, run=False, config=section)
