@@ -251,9 +251,13 @@ def test_the_link_in_the_log_makes_the_first_administrator_once(echo, start):
     old = SETUP_LINK.search(server.log).group(0)
     server.restart()
     link = SETUP_LINK.findall(server.log)[-1]
-    assert link != old, "each start makes a fresh one"
+    if os.environ.get("NULLPASS_TEST_BACKEND") == "postgres":
+        assert link == old, "those that share a database say the same one, whichever started last"
+    else:
+        assert link != old, "each start makes a fresh one"
     with Browser(server.url) as browser:
-        assert 'name="password"' not in browser.get(old).text, "the older one is void"
+        if link != old:
+            assert 'name="password"' not in browser.get(old).text, "the older one is void"
         page = browser.get(link)
         email = new_email("root")
         done = browser.submit(page, {"email": email, "password": PASSWORD}, follow=False)
