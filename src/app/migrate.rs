@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::MASTER_KEY_FILE;
+use super::open::MASTER_KEY_FILE;
 use crate::auth::keys::storage_key_fits;
 use crate::config::{Backend, Config, Postgres};
 use crate::crypto::seal::{self, MasterKey, StorageKey};
