@@ -107,7 +107,9 @@ impl Lock {
                         policy.base.saturating_mul(factor).min(policy.max)
                     }
                 };
-                Self { failures, last_failure_at: now, locked_until: now.plus(wait) }
+                // Without a wait there is no end of one: another attempt's clock may have been read a moment before this one's.
+                let locked_until = if wait.is_zero() { Timestamp::default() } else { now.plus(wait) };
+                Self { failures, last_failure_at: now, locked_until }
             }
         }
     }
@@ -126,6 +128,15 @@ mod tests {
             lock = Lock { locked_until: Timestamp::default(), ..lock }.changed(LockChange::Fail(POLICY), now);
         }
         lock
+    }
+
+    // Attempts at the same moment are counted in another order than their clocks were read.
+    #[test]
+    fn below_the_threshold_nobody_waits_whatever_the_clock_says() {
+        let now = Timestamp::from_secs(1000);
+        for failures in 0..=POLICY.after {
+            assert_eq!(after(failures, now).remaining(now.minus(Duration::from_secs(1))), None, "{failures}");
+        }
     }
 
     #[test]
