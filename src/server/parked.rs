@@ -14,7 +14,8 @@ use super::session::{Protocol, Shared};
 use super::watched::{Held, PREFACE};
 use crate::telemetry::metrics::Limit;
 
-/// How long a connection that rests is listened to when the process drains: what is in the kernel already is served.
+/// How long a connection that has rested for longer than [`LINGER`] is listened to when the process drains: what is in the
+/// kernel already is served. Who asks more often than that is waited for, and told by the answer.
 const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// How long saying goodbye may take, which for TLS is a message.
@@ -59,8 +60,8 @@ pub(super) async fn wait<S: AsyncRead + AsyncWrite + Unpin>(held: &mut Held<S>, 
             () = stopped.as_mut(), if !draining => {
                 draining = true;
                 if held.ahead().is_empty() {
-                    let wait = if resting.is_some() { LAST_LOOK } else { LINGER.saturating_sub(activity.idle_for(Instant::now())) };
-                    alarm.as_mut().reset(Instant::now() + wait.max(LAST_LOOK));
+                    let now = Instant::now();
+                    alarm.as_mut().reset(now + if activity.idle_for(now) < LINGER { LINGER } else { LAST_LOOK });
                 }
             }
             () = alarm.as_mut() => {

@@ -54,14 +54,30 @@ async fn no_request_is_lost_and_every_connection_is_told() {
 }
 
 #[tokio::test]
-async fn who_rests_is_let_go_at_once() {
+async fn who_rests_for_long_is_let_go_at_once() {
+    let mut server = Server::start(PUBLIC).await;
+    let mut resting = server.connect().await;
+    resting.send("GET", "/a", &[], b"").await.is(200);
+    server.metric_reaches("nullpass_connections_resting", 1.0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let running = server.take_running();
+    let stopped = Tasks::new().spawn(running.stop(std::future::pending()));
+    assert!(resting.ended().await < Duration::from_secs(1));
+    tokio::time::timeout(PATIENCE, stopped).await.unwrap().unwrap().unwrap();
+}
+
+// Its next request is on its way, and only an answer can tell it to go elsewhere.
+#[tokio::test]
+async fn who_asks_now_and_then_is_waited_for_and_told() {
     let mut server = Server::start(PUBLIC).await;
     let mut resting = server.connect().await;
     resting.send("GET", "/a", &[], b"").await.is(200);
     server.metric_reaches("nullpass_connections_resting", 1.0).await;
     let running = server.take_running();
     let stopped = Tasks::new().spawn(running.stop(std::future::pending()));
-    assert!(resting.ended().await < Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answer = resting.send("GET", "/b", &[], b"").await;
+    assert_eq!((answer.status, answer.field("connection")), (200, "close"));
     tokio::time::timeout(PATIENCE, stopped).await.unwrap().unwrap().unwrap();
 }
 
