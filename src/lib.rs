@@ -19,5 +19,6 @@ pub mod server;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
+pub mod trust;
 pub mod web;
 pub mod wire;

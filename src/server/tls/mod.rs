@@ -33,6 +33,7 @@ use super::Error;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{ClientCertificates, ServerTls};
 use crate::tasks::Tasks;
+use crate::trust;
 
 /// The TLS of the listeners, swapped as a whole.
 pub struct Tls {
@@ -287,13 +288,8 @@ fn directory_roots(ca: Option<&std::path::Path>, files: &Files) -> Result<RootCe
     if let Some(path) = ca {
         return files.authorities(path);
     }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        let problem = "the system has no certificate authorities; name some with directory_ca".to_owned();
-        return Err(Error::Certificate { path: "server.tls.acme".into(), problem });
-    }
-    Ok(roots)
+    let none = |error| Error::Certificate { path: "server.tls.acme".into(), problem: format!("{error}; name some with directory_ca") };
+    trust::authorities(None).map_err(none)
 }
 
 fn internal(error: &rustls::Error) -> Error {
