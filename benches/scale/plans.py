@@ -57,7 +57,7 @@ def fill(server, program, url, users):
     done = subprocess.run([program, "model", url, SCHEMA], check=True, capture_output=True, text=True, timeout=120)
     ids = json.loads(done.stdout)
     began = time.monotonic()
-    psql(server, f'COPY "{SCHEMA}".users (id, email, searched, trigrams, groups, revision, record) FROM STDIN', people(server, ids, users))
+    psql(server, f'COPY "{SCHEMA}".users (id, email, searched, grams, groups, revision, record) FROM STDIN', people(server, ids, users))
     record = "'\\x01'::bytea || convert_to({}, 'UTF8')"
     text = "(SELECT convert_from(substring(record FROM 2), 'UTF8') FROM {table} WHERE id = '{id}')"
     model = {table: text.format(table=f'"{SCHEMA}".{table}', id=ids[of]) for table, of in (("sessions", "session"), ("api_tokens", "token"), ("audit", "event"))}
@@ -116,9 +116,10 @@ def people(server, ids, users):
         email, name = f"person.{n}@example.com", f"Person Number {n}"
         groups = "{nullpass-admin,staff}" if n % 100_000 == 7 else f"{{staff,team-{n % 50}}}"
         searched = f"{email}\n{name.lower()}"
-        trigrams = ",".join(map(str, sorted({known.get(part) or known.setdefault(part, fnv(part)) for part in map("".join, zip(searched, searched[1:], searched[2:]))})))
+        parts = {searched[at : at + length] for length in (1, 2, 3) for at in range(len(searched) - length + 1)}
+        grams = ",".join(map(str, sorted({known.get(part) or known.setdefault(part, fnv(part)) for part in parts})))
         record = b"\x01" + model.replace(ids["user"], str(who)).replace("user0@example.com", email).replace("Person Number 0", name).encode()
-        yield "\t".join([str(who), email, searched.replace("\n", "\\n"), f"{{{trigrams}}}", groups, "1", f"\\\\x{record.hex()}"]).encode() + b"\n"
+        yield "\t".join([str(who), email, searched.replace("\n", "\\n"), f"{{{grams}}}", groups, "1", f"\\\\x{record.hex()}"]).encode() + b"\n"
 
 
 def fnv(part):

@@ -260,17 +260,17 @@ impl<'a> Sorted<'a> {
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
         let emails: Vec<&str> = rows.iter().map(|row| row.email).collect();
         let searched: Vec<&str> = rows.iter().map(|row| row.searched.as_str()).collect();
-        let trigrams: Vec<String> = rows.iter().map(|row| array(row.trigrams.iter().map(i32::to_string))).collect();
+        let grams: Vec<String> = rows.iter().map(|row| array(row.grams.iter().map(i32::to_string))).collect();
         let groups: Vec<String> = rows.iter().map(|row| array(row.groups.iter().map(|name| quoted(name)))).collect();
         let revisions: Vec<i64> = rows.iter().map(|row| row.revision).collect();
         let records: Vec<&[u8]> = rows.iter().map(|row| row.record.as_slice()).collect();
-        let sql = "INSERT INTO users (id, email, searched, trigrams, groups, revision, record) \
-                   SELECT id, email, searched, trigrams::int4[], groups::text[], revision, record \
+        let sql = "INSERT INTO users (id, email, searched, grams, groups, revision, record) \
+                   SELECT id, email, searched, grams::int4[], groups::text[], revision, record \
                    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int8[], $7::bytea[]) \
-                   AS new (id, email, searched, trigrams, groups, revision, record) \
-                   ON CONFLICT (id) DO UPDATE SET email = excluded.email, searched = excluded.searched, trigrams = excluded.trigrams, \
+                   AS new (id, email, searched, grams, groups, revision, record) \
+                   ON CONFLICT (id) DO UPDATE SET email = excluded.email, searched = excluded.searched, grams = excluded.grams, \
                    groups = excluded.groups, revision = excluded.revision, record = excluded.record";
-        tx.change(sql, &[&ids, &emails, &searched, &trigrams, &groups, &revisions, &records]).await?;
+        tx.change(sql, &[&ids, &emails, &searched, &grams, &groups, &revisions, &records]).await?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::conditions::Conditions;
 use super::explain::is_unique_violation;
 use super::pool::{Failure, Pool, Tx, Work};
 use super::rows::{id, ids, record_of, records};
-use super::search::{searched, trigrams};
+use super::search::{grams, grams_of_search, searched};
 use crate::clock::Timestamp;
 use crate::model::{ApiTokenId, Email, SessionId, User, UserId};
 use crate::store::{Error, News, UserQuery, record};
@@ -27,7 +27,7 @@ impl Work for Insert<'_> {
 
     async fn run(&self, tx: &Tx<'_>) -> Result<(), Failure> {
         let columns = Columns::of(self.user)?;
-        let sql = "INSERT INTO users (id, email, searched, trigrams, groups, revision, record) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+        let sql = "INSERT INTO users (id, email, searched, grams, groups, revision, record) VALUES ($1, $2, $3, $4, $5, $6, $7) \
                    ON CONFLICT DO NOTHING";
         if tx.change(sql, &columns.values()).await? == 0 {
             return Err(Error::Conflict.into());
@@ -55,7 +55,7 @@ impl Work for Replace<'_> {
         }
         let user = User { revision: self.0.revision.saturating_add(1), ..self.0.clone() };
         let columns = Columns::of(&user)?;
-        let sql = "UPDATE users SET email = $2, searched = $3, trigrams = $4, groups = $5, revision = $6, record = $7 WHERE id = $1";
+        let sql = "UPDATE users SET email = $2, searched = $3, grams = $4, groups = $5, revision = $6, record = $7 WHERE id = $1";
         tx.change(sql, &columns.values())
             .await
             .map_err(|error| if is_unique_violation(&error) { Failure::Store(Error::Conflict) } else { error.into() })?;
@@ -108,7 +108,7 @@ pub(super) async fn list(pool: &Pool, query: &UserQuery) -> Result<Vec<User>, Er
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let search = query.search.as_deref().map(str::to_lowercase).filter(|text| !text.is_empty());
     let group = query.group.as_ref().map(|group| vec![group.as_str()]);
-    let parts = search.as_deref().map(trigrams).filter(|parts| !parts.is_empty());
+    let parts = search.as_deref().map(grams_of_search).filter(|parts| !parts.is_empty());
     // Name and address are apart by a line end, which neither holds.
     if search.as_deref().is_some_and(|text| text.contains('\n')) {
         return Ok(Vec::new());
@@ -116,7 +116,7 @@ pub(super) async fn list(pool: &Pool, query: &UserQuery) -> Result<Vec<User>, Er
     let those = |before: &str, after_it: &str| {
         let mut conditions = Conditions::new(before, &[&after, &limit]);
         if let Some(parts) = &parts {
-            conditions.and("trigrams @> ", parts, "");
+            conditions.and("grams @> ", parts, "");
         }
         if let Some(text) = &search {
             conditions.and("strpos(searched, ", text, ") > 0");
@@ -142,7 +142,7 @@ pub(super) async fn list(pool: &Pool, query: &UserQuery) -> Result<Vec<User>, Er
 }
 
 /// The accounts that come next, of which those are taken that fit.
-const NEXT_FEW: &str = "SELECT record FROM (SELECT id, searched, trigrams, groups, record FROM users WHERE id > $1 ORDER BY id LIMIT 2000) \
+const NEXT_FEW: &str = "SELECT record FROM (SELECT id, searched, grams, groups, record FROM users WHERE id > $1 ORDER BY id LIMIT 2000) \
                         AS next WHERE true";
 
 /// All that fit, of which those are taken that come next.
@@ -155,7 +155,7 @@ pub(super) struct Columns<'a> {
     pub(super) id: Uuid,
     pub(super) email: &'a str,
     pub(super) searched: String,
-    pub(super) trigrams: Vec<i32>,
+    pub(super) grams: Vec<i32>,
     pub(super) groups: Vec<&'a str>,
     pub(super) revision: i64,
     pub(super) record: Vec<u8>,
@@ -167,7 +167,7 @@ impl<'a> Columns<'a> {
         Ok(Self {
             id: id(user.id.as_bytes()),
             email: user.email.as_str(),
-            trigrams: trigrams(&searched),
+            grams: grams(&searched),
             searched,
             groups: user.groups.iter().map(crate::model::Group::as_str).collect(),
             revision: i64::try_from(user.revision).map_err(|_| Error::Corrupt("a revision beyond all".to_owned()))?,
@@ -176,7 +176,7 @@ impl<'a> Columns<'a> {
     }
 
     fn values(&self) -> [&(dyn ToSql + Sync); 7] {
-        [&self.id, &self.email, &self.searched, &self.trigrams, &self.groups, &self.revision, &self.record]
+        [&self.id, &self.email, &self.searched, &self.grams, &self.groups, &self.revision, &self.record]
     }
 }
 

@@ -6,13 +6,13 @@ CREATE TABLE users (
     email      text COLLATE "C" NOT NULL UNIQUE,
     -- What a search looks at: the address and the display name, in lower case.
     searched   text COLLATE "C" NOT NULL,
-    -- The hashed groups of three characters in it, so that a search for a part of it has an index without an extension.
-    trigrams   int4[] NOT NULL,
+    -- The hashed groups of one to three characters in it, so that a search for a part of it has an index without an extension.
+    grams      int4[] NOT NULL,
     groups     text[] COLLATE "C" NOT NULL,
     revision   int8 NOT NULL,
     record     bytea NOT NULL
 ) WITH (fillfactor = 85);
-CREATE INDEX users_by_trigrams ON users USING gin (trigrams);
+CREATE INDEX users_by_grams ON users USING gin (grams);
 CREATE INDEX users_by_groups ON users USING gin (groups);
 
 -- SHA-256 of the addresses of deleted accounts.
