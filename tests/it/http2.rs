@@ -157,6 +157,63 @@ async fn endless_continuations_end_the_connection() {
     server.get("/public/a", &[]).await.is(200);
 }
 
+// H2-1 (CVE-2025-8671): requests that a client makes us take back, by a frame that is an error on their stream alone.
+#[tokio::test]
+async fn resets_that_a_client_provokes_end_the_connection() {
+    let server = Server::start(TOML).await;
+    let mut stream = 1;
+    let resets = || {
+        let mut bytes = Vec::new();
+        for _ in 0..200 {
+            bytes.extend(frame(1, 0x4 | 0x1, stream, &head()));
+            // A window that grows by nothing (RFC 9113, section 6.9).
+            bytes.extend(frame(8, 0, stream, &0_u32.to_be_bytes()));
+            stream += 2;
+        }
+        bytes
+    };
+    assert!(flood(&server, resets, 4 << 20).await.is_some(), "a hundred thousand provoked resets were taken");
+    server.get("/public/a", &[]).await.is(200);
+}
+
+// H2-1 (CVE-2016-1544, "HPACK bomb"): a few bytes that stand for megabytes of fields.
+#[tokio::test]
+async fn a_head_is_as_large_as_what_it_stands_for() {
+    let server = Server::start(TOML).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    socket.write_all(PREFACE).await.unwrap();
+    // A field of 3,900 bytes into the table (RFC 7541, section 6.2.1), and then one byte for each time that it is meant.
+    let stored = [&head()[..], &[0x40, 1, b'x', 0x7f, 0xbd, 0x1d], &[b'a'; 3900]].concat();
+    let mut bytes = frame(1, 0x1, 1, &stored);
+    let many = vec![0xbe; 16_000];
+    bytes.extend(frame(9, 0, 1, &many));
+    bytes.extend(frame(9, 0x4, 1, &many));
+    let _refused = socket.write_all(&bytes).await;
+    // 120 MiB of fields: refused, as a stream or with the connection.
+    let mut said = [0; 4096];
+    let mut all = Vec::new();
+    let refused = async {
+        loop {
+            match socket.read(&mut said).await {
+                Ok(count @ 1..) => all.extend_from_slice(&said[..count]),
+                _ => return,
+            }
+            let mut rest = all.as_slice();
+            while let Some((head, after)) = rest.split_first_chunk::<9>() {
+                let length = usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap();
+                // An answer (431), RST_STREAM or GOAWAY.
+                if matches!(head[3], 1 | 3 | 7) {
+                    return;
+                }
+                rest = after.get(length..).unwrap_or_default();
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("a refusal");
+    assert!(server.upstream.take().is_empty());
+    server.get("/public/a", &[]).await.is(200);
+}
+
 // RFC 9110, section 9.3.2: over HTTP/1.1 hyper leaves the body of an answer to HEAD out by itself; over HTTP/2 it would be
 // a protocol error that fails the client's request.
 #[tokio::test]

@@ -13,10 +13,10 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::browser::{Browser, field};
 use crate::support::{Answer, PASSWORD, Server, code};
 
-const LOGIN: [(&str, &str); 2] = [("email", "ada@example.com"), ("password", PASSWORD)];
-const TARGET: &str = "/notes/new?draft=7&x=%20";
-const BODY: &str = "title=Caf%C3%A9+%26+%22more%22&text=one%0D%0Atwo&tag=a&tag=b&empty=&csrfmiddlewaretoken=canary";
-const HEAD: [(&str, &str); 4] = [
+pub(crate) const LOGIN: [(&str, &str); 2] = [("email", "ada@example.com"), ("password", PASSWORD)];
+pub(crate) const TARGET: &str = "/notes/new?draft=7&x=%20";
+pub(crate) const BODY: &str = "title=Caf%C3%A9+%26+%22more%22&text=one%0D%0Atwo&tag=a&tag=b&empty=&csrfmiddlewaretoken=canary";
+pub(crate) const HEAD: [(&str, &str); 4] = [
     ("sec-fetch-mode", "navigate"),
     ("sec-fetch-dest", "document"),
     ("sec-fetch-site", "same-origin"),
@@ -24,8 +24,8 @@ const HEAD: [(&str, &str); 4] = [
 ];
 
 /// A form on a page that a browser was shown: where it goes and what it sends.
-struct Shown {
-    action: String,
+pub(crate) struct Shown {
+    pub(crate) action: String,
     body: String,
 }
 
@@ -35,7 +35,7 @@ fn plain(text: &str) -> String {
 }
 
 /// The offered form, as a browser sends it.
-fn offered(page: &Answer) -> Shown {
+pub(crate) fn offered(page: &Answer) -> Shown {
     let text = page.text();
     let form = text.split("<form method=\"post\" action=\"/_auth/kept").nth(1).unwrap_or_else(|| panic!("no offer in {text}"));
     let (action, rest) = form.split_once('"').unwrap();
@@ -54,7 +54,7 @@ fn lines(fields: &[(&str, &str)]) -> String {
     fields.iter().map(|(name, value)| [name, ": ", value, "\r\n"].concat()).collect()
 }
 
-fn is_kept(answer: &Answer) -> bool {
+pub(crate) fn is_kept(answer: &Answer) -> bool {
     answer.text().contains("name=\"kept\"")
 }
 

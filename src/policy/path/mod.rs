@@ -1,4 +1,4 @@
-//! The one place that says what a path means. Servers disagree about `%2f`, `\`, `;`, `//` and double encoding, so a
+//! The one place that says what a path means. Servers disagree about `%2f`, `%3f`, `\`, `;`, `//` and double encoding, so a
 //! path that holds any of these is not brought to *one* form: it is read in *every* way a server is known to read it,
 //! and the caller lets it through only when its decision is the same for all of them ([`Readings::agree`]). The
 //! bytes that are forwarded are always those that were received (requirements PATH-1 to PATH-6).
@@ -111,9 +111,12 @@ pub fn read(raw: &str) -> Result<Readings<'_>, PathError> {
                 return Err(PathError::Ambiguous);
             }
             for text in texts(render(octets, limits)) {
-                let merged = merge_slashes(&text);
-                add(&mut readings, text);
-                add(&mut readings, merged);
+                let behind = behind_authority(&text);
+                for text in [Some(text), behind].into_iter().flatten() {
+                    let merged = merge_slashes(&text);
+                    add(&mut readings, text);
+                    add(&mut readings, merged);
+                }
             }
         }
     }
@@ -136,6 +139,9 @@ struct Limits {
     backslash: u8,
     /// `;` begins a parameter, which is cut off up to the next byte that separates at that moment.
     cut: u8,
+    /// An escaped `?` or `#` ends the path, as where what was decoded is passed on and parsed once more; other than above
+    /// this is the highest level itself.
+    end: u8,
 }
 
 impl Limits {
@@ -146,12 +152,14 @@ impl Limits {
         let backslashes: Vec<u8> = (0..=depth + 1).filter(|&limit| limit == 0 || occurs(b'\\', limit - 1)).collect();
         // When parameters are cut also decides which separators end them, hence every limit as soon as there are any.
         let cuts = if octets.iter().any(|octet| octet.byte == b';') { 0..=depth + 1 } else { 0..=0 };
-        cuts.flat_map(move |cut| {
+        let ends: Vec<u8> = (0..=depth).filter(|&level| level == 0 || occurs(b'?', level) || occurs(b'#', level)).collect();
+        let ways = cuts.flat_map(move |cut| ends.clone().into_iter().map(move |end| (cut, end)));
+        ways.flat_map(move |(cut, end)| {
             let slashes = slashes.clone();
             backslashes
                 .clone()
                 .into_iter()
-                .flat_map(move |backslash| slashes.clone().into_iter().map(move |slash| Self { slash, backslash, cut }))
+                .flat_map(move |backslash| slashes.clone().into_iter().map(move |slash| Self { slash, backslash, cut, end }))
         })
     }
 }
@@ -229,8 +237,10 @@ fn refuse_always(octets: &[Octet]) -> Result<(), PathError> {
     }
     for segment in octets.split(|octet| matches!(octet.byte, b'/' | b'\\')) {
         let mut name = segment.iter().map(|octet| octet.byte).take_while(|&byte| byte != b';');
-        if matches!((name.next(), name.next(), name.next()), (Some(b'.'), None | Some(b'.'), None)) {
-            return Err(PathError::DotSegment);
+        match (name.next(), name.next(), name.next()) {
+            (Some(b'.'), None, None) | (Some(b'.'), Some(b'.'), None | Some(b'?' | b'#')) => return Err(PathError::DotSegment),
+            // `.#name` is what editors call a lock: see `render`.
+            _ => {}
         }
     }
     Ok(())
@@ -246,6 +256,13 @@ fn render(octets: &[Octet], limits: Limits) -> Vec<u8> {
             b'\\' => level < limits.backslash,
             _ => false,
         };
+        let ends = matches!(byte, b'?' | b'#') && level <= limits.end && (!in_parameter || limits.end < limits.cut);
+        if ends {
+            if out.ends_with(b"/.") {
+                out.pop();
+            }
+            break;
+        }
         in_parameter = (in_parameter && !(separates && level < limits.cut)) || (byte == b';' && level < limits.cut);
         match byte {
             _ if in_parameter => {}
@@ -270,6 +287,13 @@ fn texts(bytes: Vec<u8>) -> Vec<String> {
             vec![opaque, error.as_bytes().iter().copied().map(char::from).collect()]
         }
     }
+}
+
+/// The path as who takes the target for a relative reference (RFC 3986, section 4.2) sees it: behind `//` stands a host.
+/// So does Node's `new URL(request.url, base)`, which takes any number of slashes for two, and PHP's `parse_url`.
+fn behind_authority(text: &str) -> Option<String> {
+    let authority = text.strip_prefix("//")?.trim_start_matches('/');
+    Some(authority.split_once('/').map_or_else(|| "/".to_owned(), |(_, path)| format!("/{path}")))
 }
 
 /// `//` as `/`.

@@ -125,9 +125,12 @@ fn no_spelling_of_a_path_reaches_a_weaker_rule() {
     for path in ["/%61dmin", "/ADMIN", "/%41dmin/x", "/admin/x;y", "/admin//x", "/admin/a%2Fb"] {
         assert_eq!(at(&policy, path), Ok(Access::Deny), "{path}");
     }
-    // PATH-1: what follows an encoded `#` or `?` is part of the path.
-    assert_eq!(at(&policy, "/admin%23/public/"), Ok(Access::Authenticated));
+    // PATH-1: what follows an encoded `#` or `?` is part of the path, but for who parses it once more.
     assert_eq!(at(&policy, "/x%3f/public/"), Ok(Access::Authenticated));
+    assert_eq!(at(&policy, "/public/x%23/y"), Ok(Access::Public));
+    for path in ["/admin%23/public/", "/public%3fx", "//x/admin"] {
+        assert_eq!(at(&policy, path), Err(path::PathError::Ambiguous), "{path}");
+    }
     // GitLab, Java, S3.
     assert_eq!(at(&policy, "/api/v4/projects/group%2Fproject/x"), Ok(Access::Authenticated));
     assert_eq!(at(&policy, "/shop;jsessionid=A1"), Ok(Access::Authenticated));

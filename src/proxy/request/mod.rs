@@ -142,7 +142,7 @@ fn rewrite_target(uri: &mut Uri, cut: Option<&str>) -> Result<(), Error> {
 
 fn without_prefix(uri: &Uri, prefix: &str) -> Result<PathAndQuery, Error> {
     let rest = uri.path().strip_prefix(prefix).ok_or(Error::BadPrefix)?;
-    if !rest.is_empty() && !rest.starts_with('/') {
+    if !rest.is_empty() && (!rest.starts_with('/') || names_a_host(rest)) {
         return Err(Error::BadPrefix);
     }
     let path = if rest.is_empty() { "/" } else { rest };
@@ -151,6 +151,14 @@ fn without_prefix(uri: &Uri, prefix: &str) -> Result<PathAndQuery, Error> {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
     };
     target.map_err(|_| Error::BadPrefix)
+}
+
+/// Whether who parses the path as a URL would take its beginning for `//` and a host: the rules have seen the prefix before
+/// it and can't have read it so.
+fn names_a_host(path: &str) -> bool {
+    let once: Vec<u8> = percent_encoding::percent_decode_str(path).skip(1).collect();
+    let twice = percent_encoding::percent_decode(&once).next();
+    [once.first().copied(), twice].iter().any(|first| matches!(first, Some(b'/' | b'\\')))
 }
 
 /// Refuses a framing that two parsers could read differently, and leaves one length at most.

@@ -189,7 +189,9 @@ fn a_prefix_is_cut_only_where_its_bytes_stand() {
     for (target, expected) in [("/app", "/"), ("/app/", "/"), ("/app?q=1", "/?q=1"), ("/app/a%2Fb//?q", "/a%2Fb//?q")] {
         assert_eq!(told(config.clone(), &how(&context), target, &[]).unwrap().uri.to_string(), expected);
     }
-    for target in ["/%61pp/x", "/apple", "/APP/x", "//app/x"] {
+    // Nor where what is left would begin with a host.
+    let hosts = ["/app//x", "/app/%2fx/y", "/app/%252Fx", "/app/\\x", "/app/%5Cx", "/app/%25%35c"];
+    for target in ["/%61pp/x", "/apple", "/APP/x", "//app/x"].into_iter().chain(hosts) {
         assert_eq!(told(config.clone(), &how(&context), target, &[]).unwrap_err(), Error::BadPrefix, "{target}");
     }
 }
