@@ -15,6 +15,7 @@ pub mod limit;
 pub mod model;
 pub mod policy;
 pub mod proxy;
+pub mod selftest;
 pub mod server;
 pub mod store;
 pub mod tasks;

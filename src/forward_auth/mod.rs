@@ -211,6 +211,7 @@ fn at_host(context: &Context, scheme: Scheme, host: &str, settings: &Settings) -
         ContextError::BadHost
         | ContextError::MissingHost
         | ContextError::DuplicateHost
+        | ContextError::BadTarget
         | ContextError::HostMismatch
         | ContextError::DuplicateAuthorization
         | ContextError::BadContentLength

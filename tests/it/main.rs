@@ -13,6 +13,7 @@
 mod away;
 mod bounces;
 mod browser;
+mod corpus;
 mod deciders;
 mod drain;
 mod forward_auth;

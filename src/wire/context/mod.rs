@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use thiserror::Error;
 use url::Url;
 
@@ -172,6 +172,10 @@ pub enum ContextError {
     /// `Host` and the request target name different hosts (requirement HOST-1).
     #[error("the Host header and the request target differ")]
     HostMismatch,
+    /// A target that is no path and no `http` or `https` address (RFC 9112, section 3.2): the form that only CONNECT has, or
+    /// an address of another scheme, which says nothing about a resource here (RFC 9110, section 4.2).
+    #[error("the request target is neither a path nor an http address")]
+    BadTarget,
     /// The host is not among `server.allowed_hosts`.
     #[error("this host is not served here")]
     HostNotAllowed,
@@ -198,6 +202,7 @@ impl ContextError {
             | Self::MissingHost
             | Self::DuplicateHost
             | Self::HostMismatch
+            | Self::BadTarget
             | Self::DuplicateAuthorization
             | Self::BadContentLength
             | Self::BadTransferEncoding
@@ -256,6 +261,7 @@ impl Authority {
 
 /// The host from `Host` and the request target, which must not differ (RFC 9113, section 8.3.1).
 fn requested_authority(head: &Parts, direct: Scheme, settings: &Settings) -> Result<Authority, ContextError> {
+    check_target(head)?;
     let mut hosts = head.headers.get_all(HOST).iter();
     let (header, second) = (hosts.next(), hosts.next());
     if second.is_some() {
@@ -279,6 +285,16 @@ fn requested_authority(head: &Parts, direct: Scheme, settings: &Settings) -> Res
         }
         (None, None) => Err(ContextError::MissingHost),
     }
+}
+
+/// A server behind us that takes such a target literally would see another request than the rules (HOST-1).
+fn check_target(head: &Parts) -> Result<(), ContextError> {
+    let sound = match (head.uri.scheme_str(), head.uri.authority()) {
+        (Some(scheme), _) => Scheme::parse(scheme).is_some(),
+        (None, Some(_)) => head.method == Method::CONNECT,
+        (None, None) => true,
+    };
+    if sound { Ok(()) } else { Err(ContextError::BadTarget) }
 }
 
 /// `X-Forwarded-Host` of a trusted peer, if it is one valid host; a list is none.

@@ -74,6 +74,9 @@ fn a_doubtful_host_is_refused() {
     assert_eq!(absolute("http://a.example/", &[("host", "b.example")]), Err(ContextError::HostMismatch));
     assert_eq!(absolute("http://a.example/", &[("host", "a.example:8080")]), Err(ContextError::HostMismatch));
     assert_eq!(absolute("http://u@a.example/", &[("host", "a.example")]), Err(ContextError::BadHost));
+    for target in ["ftp://a.example/", "a.example", "a.example:80"] {
+        assert_eq!(absolute(target, &[("host", "a.example")]), Err(ContextError::BadTarget), "{target}");
+    }
 }
 
 #[test]
