@@ -10,6 +10,7 @@ mod health;
 mod migrate;
 mod output;
 mod progress;
+mod selftest;
 mod serve;
 mod session;
 mod state;
@@ -75,6 +76,8 @@ enum Command {
     Session(session::Arguments),
     /// Manage personal API tokens
     Token(token::Arguments),
+    /// Send the corpus of attacks to an instance that runs: exit 1 when something surprises
+    Selftest(selftest::Arguments),
     /// Carry all state from one kind of store to the other
     Migrate(migrate::Arguments),
     /// Print a completion script for a shell
@@ -102,6 +105,7 @@ fn dispatch(arguments: CommandLine) -> Result<(), Failure> {
         Some(Command::User(arguments)) => user::run(arguments),
         Some(Command::Session(arguments)) => session::run(arguments),
         Some(Command::Token(arguments)) => token::run(arguments),
+        Some(Command::Selftest(arguments)) => selftest::run(&arguments),
         Some(Command::Migrate(arguments)) => migrate::run(arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments),
     }
@@ -221,6 +225,8 @@ mod tests {
             "completions bash",
             "migrate --from sled --to postgres --config x",
             "migrate --from postgres --to sled --dry-run",
+            "selftest --against http://127.0.0.1:8080 --json",
+            "selftest --against https://a.example --allow-host a.example --ca ca.pem --prefix /_sso --protected /x --public /y --rate 9",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err().map(|error| error.to_string()));
         }
@@ -258,6 +264,9 @@ mod tests {
             "doctor",
             "--config x user list",
             "health --listen 127.0.0.1:1",
+            "selftest",
+            "selftest --against http://127.0.0.1 --rate 0",
+            "selftest --against http://127.0.0.1 --protected admin",
         ] {
             assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(2), "{line}");
         }
