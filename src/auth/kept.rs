@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::{Auth, Error};
 use crate::clock::Timestamp;
-use crate::crypto::digest;
 use crate::crypto::seal::Purpose;
 use crate::model::{Digest, Sealed, Secret, UserId};
 use crate::store;
@@ -18,10 +17,8 @@ pub const LIFE: Duration = Duration::from_secs(30 * 60);
 /// A form that is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// When it was sent first.
-    pub at: Timestamp,
-    /// The path and query that it was posted to.
-    pub target: String,
+    /// The right to send it on, once.
+    pub ticket: Ticket,
     /// The names of the fields that were left out, as they were encoded.
     pub left_out: Vec<Vec<u8>>,
     /// The other fields, as they were encoded.
@@ -35,7 +32,8 @@ impl fmt::Debug for Kept {
     }
 }
 
-/// The right to send a kept form on, once.
+/// The right to send a form on, once: the very same one however often the form is sealed, offered or kept once more, so
+/// that it goes on once, in whichever tab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// When the form was sent first.
@@ -44,6 +42,29 @@ pub struct Ticket {
     pub id: Digest,
     /// The path and query that it goes to.
     pub target: String,
+}
+
+impl Ticket {
+    /// A new right: for a form that comes first, or for somebody who was told that theirs is spent.
+    pub fn new(at: Timestamp, target: String) -> Self {
+        Self { at, id: Digest(crate::crypto::random::bytes()), target }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.at.as_millis().to_be_bytes().to_vec();
+        bytes.extend_from_slice(self.id.as_bytes());
+        bytes.extend_from_slice(self.target.as_bytes());
+        bytes
+    }
+
+    /// What [`Self::bytes`] wrote, if the form was sent not more than [`LIFE`] ago.
+    fn read(bytes: &[u8], now: Timestamp) -> Option<Self> {
+        let (at, rest) = bytes.split_first_chunk::<8>()?;
+        let at = Timestamp::from_millis(i64::from_be_bytes(*at));
+        let (id, target) = rest.split_first_chunk::<32>()?;
+        let target = String::from_utf8(target.to_vec()).ok()?;
+        (now.since(at) <= LIFE).then_some(Self { at, id: Digest(*id), target })
+    }
 }
 
 /// What is sealed; the first part of the associated data, none of which begins another.
@@ -56,8 +77,8 @@ enum Sort {
 impl Auth {
     /// Seals a form for `user`, for POST requests to `authority` alone (requirement KEPT-1).
     pub fn seal_kept(&self, user: UserId, authority: &str, kept: &Kept) -> Sealed {
-        let mut plain = kept.at.as_millis().to_be_bytes().to_vec();
-        push(&mut plain, kept.target.as_bytes());
+        let mut plain = Vec::new();
+        push(&mut plain, &kept.ticket.bytes());
         push(&mut plain, &kept.left_out.join(&b'&'));
         plain.extend_from_slice(kept.fields.expose());
         self.storage_key.seal(Purpose::PendingPost, &bound(Sort::Form, user, authority), &plain)
@@ -66,36 +87,24 @@ impl Auth {
     /// A form that was sealed for this user and this authority not more than [`LIFE`] ago.
     pub fn open_kept(&self, user: UserId, authority: &str, sealed: &Sealed, now: Timestamp) -> Option<Kept> {
         let plain = self.storage_key.open(Purpose::PendingPost, &bound(Sort::Form, user, authority), sealed).ok()?;
-        let (at, rest) = time(&plain, now)?;
-        let (target, rest) = pull(rest)?;
+        let (ticket, rest) = pull(&plain)?;
         let (left_out, fields) = pull(rest)?;
         Some(Kept {
-            at,
-            target: String::from_utf8(target.to_vec()).ok()?,
+            ticket: Ticket::read(ticket, now)?,
             left_out: left_out.split(|byte| *byte == b'&').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect(),
             fields: Secret::new(fields.to_vec()),
         })
     }
 
-    /// The right of `user` to send a form on to `authority`: the very same one for the same form, however often it is asked
-    /// for, so that a form goes on once, in whichever tab. Without `form`: another, for somebody who was told so.
-    pub fn ticket(&self, user: UserId, authority: &str, at: Timestamp, target: &str, form: Option<&Sealed>) -> Sealed {
-        let id = match form {
-            Some(form) => digest::sha256(&form.0),
-            None => Digest(crate::crypto::random::bytes()),
-        };
-        let mut plain = at.as_millis().to_be_bytes().to_vec();
-        plain.extend_from_slice(id.as_bytes());
-        plain.extend_from_slice(target.as_bytes());
-        self.storage_key.seal(Purpose::PendingPost, &bound(Sort::Ticket, user, authority), &plain)
+    /// Seals the right of `user` to send a form on to `authority`.
+    pub fn seal_ticket(&self, user: UserId, authority: &str, ticket: &Ticket) -> Sealed {
+        self.storage_key.seal(Purpose::PendingPost, &bound(Sort::Ticket, user, authority), &ticket.bytes())
     }
 
     /// A ticket of this user's, for this authority, whose form was sent not more than [`LIFE`] ago.
     pub fn open_ticket(&self, user: UserId, authority: &str, sealed: &Sealed, now: Timestamp) -> Option<Ticket> {
         let plain = self.storage_key.open(Purpose::PendingPost, &bound(Sort::Ticket, user, authority), sealed).ok()?;
-        let (at, rest) = time(&plain, now)?;
-        let (id, target) = rest.split_first_chunk::<32>()?;
-        Some(Ticket { at, id: Digest(*id), target: String::from_utf8(target.to_vec()).ok()? })
+        Ticket::read(&plain, now)
     }
 
     /// Spends a ticket: true exactly once.
@@ -119,13 +128,6 @@ fn bound(sort: Sort, user: UserId, authority: &str) -> Vec<u8> {
         Sort::Ticket => b"ticket:",
     };
     [sort, user.as_bytes(), b"POST ", authority.as_bytes()].concat()
-}
-
-/// The time in front, if it is not too long ago.
-fn time(plain: &[u8], now: Timestamp) -> Option<(Timestamp, &[u8])> {
-    let (at, rest) = plain.split_first_chunk::<8>()?;
-    let at = Timestamp::from_millis(i64::from_be_bytes(*at));
-    (now.since(at) <= LIFE).then_some((at, rest))
 }
 
 /// Appends `part` with its length, which is far below 4 GiB for whatever a request can hold.
@@ -159,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_form_shows_nothing_of_itself() {
-        let kept =
-            Kept { at: Timestamp::from_secs(0), target: "/secret".into(), left_out: Vec::new(), fields: Secret::new(b"canary".to_vec()) };
+        let ticket = Ticket::new(Timestamp::from_secs(0), "/secret".into());
+        let kept = Kept { ticket, left_out: Vec::new(), fields: Secret::new(b"canary".to_vec()) };
         assert_eq!(format!("{kept:?}"), "Kept(6 bytes)");
     }
 

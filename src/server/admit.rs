@@ -37,15 +37,16 @@ pub(super) struct Wish<'a> {
 pub(super) struct Refused {
     pub(super) decided: Decided,
     pub(super) answer: http::Response<Body>,
-    /// A person's session is over or was never there, and signing in is what it takes.
-    pub(super) sign_in: bool,
+    /// Signing in is what it takes, or the password or code once more: a form that a person sent by their cookie is kept for
+    /// afterwards.
+    pub(super) keeps: bool,
 }
 
 impl Gateway {
     /// Lets the request through, or says no. `called` is then whoever counts as having asked: see [`Called::identity`].
     pub(super) async fn admit(&self, wish: &Wish<'_>, called: &mut Called) -> Result<(), Box<Refused>> {
         let Wish { ask, context, readings, requirement } = *wish;
-        let refused = |decided, answer| Err(Box::new(Refused { decided, answer, sign_in: false }));
+        let refused = |decided, answer| Err(Box::new(Refused { decided, answer, keeps: false }));
         if let Err(error) = self.take_basic(called, requirement, &ask, context).await {
             return refused(Decided::Challenge, self.web.failed(&ask, &error));
         }
@@ -65,18 +66,19 @@ impl Gateway {
             }
             Caller::ApiToken { .. } | Caller::Basic(_) | Caller::Session { .. } | Caller::StoreAway | Caller::Nobody => {}
         }
+        let by_cookie = !called.ours_in_header;
+        let kept = |answer| Err(Box::new(Refused { decided: Decided::Challenge, answer, keeps: by_cookie }));
         // What it takes: pure, from the rule, the identity and the clock.
         let who = called.identity().map(|identity| &**identity);
         match requirement.decide(who, self.always_second_factor, context.now) {
             Decision::Allow => Ok(()),
             Decision::SignIn => {
                 let answer = self.web.sign_in_required(&ask, requirement.basic, called.expire_cookies);
-                let by_cookie = !called.ours_in_header;
-                Err(Box::new(Refused { decided: Decided::Challenge, answer, sign_in: by_cookie }))
+                kept(answer)
             }
-            Decision::SecondFactor => refused(Decided::Challenge, self.web.second_factor_required(&ask)),
+            Decision::SecondFactor => kept(self.web.second_factor_required(&ask)),
             Decision::EnrolSecondFactor => refused(Decided::Challenge, self.web.enrolment_required(&ask)),
-            Decision::FreshPassword => refused(Decided::Challenge, self.web.fresh_password_required(&ask)),
+            Decision::FreshPassword => kept(self.web.fresh_password_required(&ask)),
             Decision::Deny => refused(Decided::Deny, self.web.denied(&ask, "forbidden")),
         }
     }

@@ -300,10 +300,10 @@ impl Gateway {
         if let Err(refused) = admitted {
             outcome.decided = Some(refused.decided);
             // A person's form that would be lost is kept, if it is small and their own.
-            if refused.sign_in
+            if refused.keeps
                 && upstream.is_some()
                 && head.method == Method::POST
-                && let Some(kept) = Box::pin(self.web.keep_form(&head, body, &context)).await
+                && let Some(kept) = Box::pin(self.web.keep_form(&head, body, &context, &called.caller)).await
             {
                 return kept;
             }

@@ -282,7 +282,9 @@ pub(super) fn straight_on(call: &Call<'_>, rd: &str) -> Option<Response<Body>> {
     let elsewhere = Url::parse(rd).ok();
     let host = elsewhere.as_ref().and_then(Url::host_str);
     let template = RoundPage { shell: call.shell(), t: &call.texts().round, email: identity.email.as_str(), rd, host };
-    Some(reply::page(StatusCode::FORBIDDEN, &template))
+    let mut response = reply::page(StatusCode::FORBIDDEN, &template);
+    reply::let_forms_lead_on(&mut response);
+    Some(response)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::input::{Object, Pairs, Problem};
 use super::languages::Texts;
 use super::login::signed_in;
 use super::pages::{FormProblem, Shell, Shown};
-use super::{pages, reply, view};
+use super::{bounce, pages, reply, view};
 use crate::auth::Error;
 use crate::auth::login::{Credentials, LoginStep};
 use crate::auth::register::NewAccount;
@@ -81,12 +81,15 @@ impl Typed {
     }
 }
 
-/// `GET P/register`.
+/// `GET P/register`. Who is signed in has an account, and goes straight on.
 pub(super) fn page(call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let rd = call.return_to(&mut call.query().unwrap_or_default());
+    if let Some(on) = bounce::straight_on(call, &rd) {
+        return Ok(on);
+    }
     if !call.auth().registration_is_open() {
         return Err(Error::RegistrationClosed.into());
     }
-    let rd = call.return_to(&mut call.query().unwrap_or_default());
     Ok(show(call, &rd, &Typed::default(), None))
 }
 

@@ -11,6 +11,8 @@ use http::{HeaderValue, Response};
 
 use super::Endpoint;
 use super::call::{Call, append_cookies};
+use super::input::Pairs;
+use super::login::Way;
 use super::reply;
 use crate::clock::Timestamp;
 use crate::model::{Digest, SessionId};
@@ -35,7 +37,8 @@ pub(super) type Place = Arc<tokio::sync::Mutex<Option<Done>>>;
 pub(super) struct Done {
     at: Timestamp,
     session: SessionId,
-    location: HeaderValue,
+    /// `None`: it offered a form that was kept, as the same bytes will again.
+    location: Option<HeaderValue>,
     cookies: Vec<HeaderValue>,
 }
 
@@ -63,21 +66,21 @@ impl Twice {
 }
 
 impl Done {
-    /// An answer that began `session`; `None`: it did not lead on.
-    pub(super) fn of(response: &Response<Body>, session: SessionId, now: Timestamp) -> Option<Self> {
-        let location = response.headers().get(LOCATION)?.clone();
+    /// An answer that began `session`.
+    pub(super) fn of(response: &Response<Body>, session: SessionId, now: Timestamp) -> Self {
+        let location = response.headers().get(LOCATION).cloned();
         let cookies = response.headers().get_all(SET_COOKIE).iter().cloned().collect();
-        Some(Self { at: now, session, location, cookies })
+        Self { at: now, session, location, cookies }
     }
 
     /// The same answer, while its session lives.
     pub(super) fn again(&self, call: &Call<'_>) -> Option<Response<Body>> {
         let recent = call.now().since(self.at) <= MOMENT;
-        let lives = call.auth().live().session(self.session).is_some_and(|session| !session.is_over(call.now()));
-        if !recent || !lives {
-            return None;
-        }
-        let mut response = reply::redirect(http::StatusCode::SEE_OTHER, self.location.to_str().ok()?);
+        let live = call.auth().live().session(self.session).filter(|session| recent && !session.is_over(call.now()))?;
+        let mut response = match &self.location {
+            Some(location) => reply::redirect(http::StatusCode::SEE_OTHER, location.to_str().ok()?),
+            None => Way::take(call, &mut Pairs::parse(&call.body).ok()?).on(call, live.user()),
+        };
         append_cookies(&mut response, self.cookies.iter().cloned());
         Some(response)
     }

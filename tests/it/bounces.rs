@@ -46,7 +46,7 @@ async fn plain_http_is_named() {
     for fields in [&[][..], &[("origin", "http://app.example.com")], &[("referer", "http://app.example.com/_auth/login")]] {
         let page = third(&server, fields, "").await;
         says(&page, "plain HTTP");
-        says(&page, "href=\"https://app.example.com\"");
+        says(&page, "href=\"https://app.example.com/reports?year=2026\">https://app.example.com<");
     }
     // Behind a proxy that nobody declared the browser is on https: then it is something else.
     let page = third(&server, &[("origin", "https://app.example.com"), ("x-forwarded-for", "203.0.113.7")], "").await;
@@ -198,6 +198,11 @@ async fn who_is_signed_in_goes_straight_on() {
     says(&page, "<bdi>/app</bdi>");
     server.wait(11);
     browser.page("/_auth/login?rd=%2Fapp").await.is(303);
+    // Who has an account needs no other one.
+    for (rd, to) in [("%2Fhello%3Fa%3Db", "/hello?a=b"), ("//evil.example", "/")] {
+        assert_eq!(browser.page(&format!("/_auth/register?rd={rd}")).await.is(303).field("location"), to);
+    }
+    server.wait(11);
     // A token in a header is a program's, which is not signed in here.
     let token = server.log_in("ada@example.com").await;
     server.get("/_auth/login?rd=%2Fx", &[NAVIGATE[0], NAVIGATE[1], ("authorization", &format!("Bearer {token}"))]).await.is(200);
@@ -411,6 +416,7 @@ async fn a_lost_form_leads_back_to_its_page() {
     let mut browser = Browser::new(&server);
     browser.submit("/_auth/login", &LOGIN).await.is(303);
     server.wait(1000);
-    let fields = [NAVIGATE[0], NAVIGATE[1], ("sec-fetch-site", "same-origin"), KIND, ("referer", "http://app.example.com/notes/7")];
+    let plain = ("content-type", "text/plain");
+    let fields = [NAVIGATE[0], NAVIGATE[1], ("sec-fetch-site", "same-origin"), plain, ("referer", "http://app.example.com/notes/7")];
     says(&browser.send("POST", "/notes", &fields, "a=b").await.is(403), "href=\"/_auth/reauth?rd=%2Fnotes%2F7\"");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use nullpass::auth::kept::Kept;
+use nullpass::auth::kept::{Kept, Ticket};
 use nullpass::model::Secret;
 use serde_json::json;
 
@@ -133,7 +133,8 @@ async fn carrying(world: &World, language: &str, jar: &mut Jar) -> Vec<(&'static
     let user = world.auth.claims(&token, world.now()).unwrap().sub;
     let authority = world.origin().replace("http://", "");
     let fields = Secret::new(b"title=one&text=two%0D%0Athree".to_vec());
-    let kept = Kept { at: world.now(), target: "/notes/new?a=b".into(), left_out: vec![b"pin".to_vec()], fields };
+    let ticket = Ticket::new(world.now(), "/notes/new?a=b".into());
+    let kept = Kept { ticket, left_out: vec![b"pin".to_vec()], fields };
     let kept = URL_SAFE_NO_PAD.encode(world.auth.seal_kept(user, &authority, &kept).0);
     let page = jar.get(world, "/_auth/login?prompt=login&rd=/x").await;
     let csrf = page.hidden("csrf");

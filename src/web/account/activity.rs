@@ -3,6 +3,7 @@
 use askama::Template;
 use http::{Response, StatusCode};
 
+use super::paging::Paging;
 use super::{Frame, Tab, device_text};
 use crate::auth::audit::EventView;
 use crate::model::{Action, Outcome};
@@ -16,9 +17,6 @@ use crate::wire::body::Body;
 /// Events on a page: a page with its style and script stays below 15 kB.
 const PER_PAGE: usize = 10;
 
-/// How far back pages reach.
-const MAX_PAGE: usize = 100_000;
-
 #[derive(Template)]
 #[template(path = "account_activity.html")]
 struct Page<'a> {
@@ -26,10 +24,7 @@ struct Page<'a> {
     t: &'static Texts,
     frame: Frame,
     events: &'a [Row],
-    /// The page before, with later events.
-    newer: Option<usize>,
-    /// The page after.
-    older: Option<usize>,
+    paging: Paging,
 }
 
 /// An event as the person it is about sees it.
@@ -46,21 +41,11 @@ struct Row {
 /// `GET P/account/activity?page=`.
 pub(in crate::web) async fn page(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let session = call.signed()?.session;
-    // A page is shown whatever stands in its address.
-    let number = call.query().unwrap_or_default().number("page", MAX_PAGE).ok().flatten().unwrap_or(1).max(1);
-    let offset = (number - 1).saturating_mul(PER_PAGE);
-    let mut views = call.auth().own_events(session.user(), None, offset, PER_PAGE + 1).await?;
-    let more = views.len() > PER_PAGE;
-    views.truncate(PER_PAGE);
+    let (offset, limit) = Paging::window(call, PER_PAGE);
+    let mut views = call.auth().own_events(session.user(), None, offset, limit).await?;
+    let paging = Paging::of_window(call, PER_PAGE, &mut views);
     let rows: Vec<_> = views.into_iter().map(|view| row(call.texts(), view)).collect();
-    let page = Page {
-        shell: super::shell(call),
-        t: call.texts(),
-        frame: Frame::new(call, Tab::Activity)?,
-        events: &rows,
-        newer: (number > 1).then(|| number - 1),
-        older: more.then_some(number + 1),
-    };
+    let page = Page { shell: super::shell(call), t: call.texts(), frame: Frame::new(call, Tab::Activity)?, events: &rows, paging };
     Ok(reply::page(StatusCode::OK, &page))
 }
 

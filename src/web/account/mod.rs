@@ -11,6 +11,7 @@ pub(super) mod deletion;
 mod device;
 pub(super) mod json;
 mod notice;
+mod paging;
 pub(super) mod password;
 pub(super) mod profile;
 pub(super) mod recovery_codes;

@@ -65,7 +65,8 @@ impl Notice {
 
     /// The address of a page of ours that says it, to this session.
     pub(super) fn address(self, call: &Call<'_>, path: &str, session: SessionId) -> String {
-        format!("{}?done={}", call.own(path), self.sealed(call, session, call.now()))
+        let mark = if path.contains('?') { '&' } else { '?' };
+        format!("{}{mark}done={}", call.own(path), self.sealed(call, session, call.now()))
     }
 
     /// The notice that this request's address bears for this session.

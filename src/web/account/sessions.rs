@@ -3,6 +3,7 @@
 use askama::Template;
 use http::Response;
 
+use super::paging::{Paging, same_page};
 use super::{Form, Frame, Notice, Tab, device_text, done};
 use crate::auth::{Error, SessionView};
 use crate::model::SessionId;
@@ -15,6 +16,12 @@ use crate::wire::body::Body;
 
 const FORM: &str = "account/sessions";
 
+/// This page.
+const HERE: &str = "/account/sessions";
+
+/// Sessions on a page: in every language it stays below 15 kB with its style and script.
+const PER_PAGE: usize = 5;
+
 #[derive(Template)]
 #[template(path = "account_sessions.html")]
 struct Page<'a> {
@@ -24,6 +31,9 @@ struct Page<'a> {
     csrf: &'a str,
     problem: Shown<'a>,
     sessions: &'a [Row],
+    paging: Paging,
+    /// Whether there are sessions beside this one, on whatever page.
+    others: bool,
 }
 
 /// A session as its owner sees it.
@@ -47,6 +57,8 @@ async fn show(call: &Call<'_>, problem: Option<&FormProblem>) -> Result<Response
     let mut views = call.auth().sessions(session.user(), call.now()).await?;
     // This one first, then the latest.
     views.sort_by_key(|view| (view.session.id != session.id, std::cmp::Reverse(view.session.last_seen_at)));
+    let others = views.len() > 1;
+    let paging = Paging::cut(call, PER_PAGE, &mut views);
     let sessions: Vec<_> = views.into_iter().map(|view| shown(call, view, session.id)).collect();
     let sealed = call.seal_form(FORM, Some(session.id));
     let page = Page {
@@ -56,6 +68,8 @@ async fn show(call: &Call<'_>, problem: Option<&FormProblem>) -> Result<Response
         csrf: &sealed.token,
         problem: Shown(problem),
         sessions: &sessions,
+        paging,
+        others,
     };
     Ok(pages::form(&page, problem, &sealed))
 }
@@ -86,7 +100,7 @@ pub(in crate::web) async fn form(call: &Call<'_>) -> Result<Response<Body>, Fail
     let (user, own) = (form.signed.session.user(), form.signed.session.id);
     if others {
         call.auth().end_all_sessions(user, Some(own), &call.client, call.now()).await?;
-        return Ok(done(call, Notice::Others, "/account/sessions", own));
+        return Ok(done(call, Notice::Others, HERE, own));
     }
     // What is somebody else's, has ended or never was can't be told apart.
     let ended = match id.parse() {
@@ -99,8 +113,8 @@ pub(in crate::web) async fn form(call: &Call<'_>) -> Result<Response<Body>, Fail
             append_cookies(&mut response, call.web.expired_cookies());
             Ok(response)
         }
-        Ok(_) => Ok(done(call, Notice::Session, "/account/sessions", own)),
-        Err(Error::NotFound) => Ok(done(call, Notice::Gone, "/account/sessions", own)),
+        Ok(_) => Ok(done(call, Notice::Session, &same_page(call, HERE), own)),
+        Err(Error::NotFound) => Ok(done(call, Notice::Gone, &same_page(call, HERE), own)),
         Err(error) => Err(error.into()),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use askama::Template;
 use http::{Response, StatusCode};
 
+use super::paging::{Paging, same_page};
 use super::{Form, Frame, Notice, Tab, done, problem, shown_once, to, to_reauth};
 use crate::auth::Error;
 use crate::auth::token::NewToken;
@@ -12,11 +13,20 @@ use crate::model::{ApiToken, ApiTokenId};
 use crate::web::call::Call;
 use crate::web::error::Failure;
 use crate::web::languages::{Filled, Texts};
-use crate::web::pages::{self, FormProblem, Shell, Shown};
+use crate::web::pages::{self, FormProblem, Shell, Shown, brief};
 use crate::wire::body::Body;
 
 const NEW: &str = "account/tokens/new";
 const END: &str = "account/tokens/end";
+
+/// The list.
+const LIST: &str = "/account/tokens";
+
+/// Tokens on a page: in every language, and with limits as long as they may be, it stays below 15 kB with its style.
+const PER_PAGE: usize = 5;
+
+/// Characters of each kind of a token's limits that are shown.
+const SHOWN: usize = 60;
 
 /// Days that a new token can be good for; 0: until it is ended.
 const DAYS: [u64; 5] = [7, 30, 90, 365, 0];
@@ -35,6 +45,7 @@ struct ListPage<'a> {
     csrf: &'a str,
     problem: Shown<'a>,
     tokens: &'a [Row],
+    paging: Paging,
 }
 
 /// A token as its owner sees it.
@@ -44,9 +55,31 @@ struct Row {
     made: Filled,
     expires: Option<Filled>,
     used: Option<Filled>,
-    paths: String,
-    methods: String,
-    networks: String,
+    paths: Limits,
+    methods: Limits,
+    networks: Limits,
+}
+
+/// A list of a token's limits, as far as there is room for it.
+struct Limits {
+    shown: String,
+    more: usize,
+}
+
+impl Limits {
+    /// The first, and of the others those that fit.
+    fn new(all: &[String]) -> Self {
+        let mut room = SHOWN;
+        let fits = |entry: &&String| {
+            let length = entry.chars().count() + 1;
+            let fits = length <= room;
+            room = room.saturating_sub(length);
+            fits
+        };
+        let most = all.iter().take_while(fits).count().max(1);
+        let shown: Vec<_> = all.iter().take(most).map(|entry| brief(entry, SHOWN)).collect();
+        Self { more: all.len() - shown.len(), shown: shown.join(" ") }
+    }
 }
 
 impl Row {
@@ -59,9 +92,9 @@ impl Row {
             made: t.date(token.created_at),
             expires: token.expires_at.map(|end| t.date_time(end)),
             used: token.last_used_at.map(|used| t.ago(used, call.now())),
-            paths: token.scope.paths.join(" "),
-            methods: token.scope.methods.join(" "),
-            networks: networks.join(" "),
+            paths: Limits::new(&token.scope.paths),
+            methods: Limits::new(&token.scope.methods),
+            networks: Limits::new(&networks),
         }
     }
 }
@@ -76,15 +109,18 @@ async fn show_list(call: &Call<'_>, problem: Option<&FormProblem>) -> Result<Res
     let mut tokens = call.auth().api_tokens(session).await?;
     tokens.retain(|token| token.expires_at.is_none_or(|end| end > call.now()));
     tokens.sort_by_key(|token| std::cmp::Reverse(token.created_at));
+    let paging = Paging::cut(call, PER_PAGE, &mut tokens);
     let rows: Vec<_> = tokens.iter().map(|token| Row::new(call, token)).collect();
     let sealed = call.seal_form(END, Some(session.id));
     let page = ListPage {
-        shell: super::shell(call),
+        // There is nothing for the script to do.
+        shell: call.shell(),
         t: call.texts(),
         frame: Frame::new(call, Tab::Tokens)?,
         csrf: &sealed.token,
         problem: Shown(problem),
         tokens: &rows,
+        paging,
     };
     Ok(pages::form(&page, problem, &sealed))
 }
@@ -191,6 +227,8 @@ struct EndPage<'a> {
     csrf: &'a str,
     problem: Shown<'a>,
     token: &'a Row,
+    /// Of the list's page that the token is on.
+    query: &'a str,
 }
 
 /// `POST P/account/tokens/end`.
@@ -201,10 +239,10 @@ pub(in crate::web) async fn end_form(call: &Call<'_>) -> Result<Response<Body>, 
         return show_list(call, Some(&stale)).await;
     }
     let session = form.signed.session;
-    let gone = || Ok(done(call, Notice::Gone, "/account/tokens", session.id));
+    let gone = || Ok(done(call, Notice::Gone, &same_page(call, LIST), session.id));
     let Ok(id) = id.parse() else { return gone() };
     match call.auth().delete_api_token(session, id, confirmation, &call.client, call.now()).await {
-        Ok(()) => Ok(done(call, Notice::Token, "/account/tokens", session.id)),
+        Ok(()) => Ok(done(call, Notice::Token, &same_page(call, LIST), session.id)),
         Err(Error::NotFound) => gone(),
         Err(error) => {
             let tokens = call.auth().api_tokens(session).await?;
@@ -224,11 +262,12 @@ fn show_end(call: &Call<'_>, token: &Row, problem: &FormProblem) -> Result<Respo
         csrf: &sealed.token,
         problem: Shown(Some(problem)),
         token,
+        query: &same_page(call, ""),
     };
     Ok(pages::form(&page, Some(problem), &sealed))
 }
 
 /// `GET P/account/tokens/end`: there is nothing to see, only to send.
 pub(in crate::web) fn end_page(call: &Call<'_>) -> Response<Body> {
-    to(call, "/account/tokens")
+    to(call, &same_page(call, LIST))
 }

@@ -1,9 +1,11 @@
-//! Work is not lost: a small form that meets a session that is over is sealed into the sign-in page and offered for sending
-//! again afterwards, with a button, never by itself (contract, section 5, "What comes with the rest of HTTP").
+//! Work is not lost: a small form that meets a session that is over, or too old for its rule, is sealed into the page that
+//! asks for the password and offered for sending again afterwards, with a button, never by itself (contract, section 5, "What
+//! comes with the rest of HTTP").
 //!
 //! ```text
 //! POST /x, session over -> [`Web::keep_form`]: 401, the sign-in page with the sealed form in a hidden field
-//! POST P/login, P/login/2fa -> the hidden field is carried along -> [`offer`]: a page with the fields and a button
+//! POST /x, session too old or without a code -> the same: 403, the page that asks for it
+//! POST P/login, P/login/2fa, P/reauth -> the hidden field is carried along -> [`offer`]: a page with the fields and a button
 //! POST P/kept?t=TICKET -> [`send`]: spends the ticket, 307 -> the browser posts the very same body to /x
 //! ```
 //!
@@ -33,10 +35,9 @@ use super::call::{Call, append_cookies, is_kind};
 use super::error::Failure;
 use super::input::Pairs;
 use super::pages::{Link, Shell};
-use super::{Caller, Web, languages, login, pages, reply, return_to};
+use super::{Caller, Web, languages, login, pages, reauth, reply, return_to};
 use crate::auth::Error;
 use crate::auth::kept::{Kept, Ticket};
-use crate::clock::Timestamp;
 use crate::model::{Sealed, Secret, UserId};
 use crate::wire::body::{Body, BodyError, read_limited};
 use crate::wire::context::{self, Context, Navigation, Source};
@@ -80,17 +81,23 @@ impl Carried {
 }
 
 impl Web {
-    /// The sign-in page that keeps what this request sends, if it may and can be kept. The body is read only then. `None`:
-    /// the request is answered like any other for which a sign-in is needed.
-    pub async fn keep_form(&self, head: &Parts, body: Incoming, context: &Context) -> Option<Response<Body>> {
+    /// The page that keeps what this request sends, if it may and can be kept: that of the sign-in, or where `caller` is signed
+    /// in, that of the password or code which the rule wants of them once more. The body is read only then. `None`: the
+    /// request is answered like any other for which that is needed.
+    pub async fn keep_form(&self, head: &Parts, body: Incoming, context: &Context, caller: &Caller) -> Option<Response<Body>> {
         let target = head.uri.path_and_query()?.as_str();
         if !self.may_keep(head, target, context) {
             return None;
         }
-        let user = self.past_user(&head.headers)?;
+        let user = match caller {
+            Caller::Session { identity, from_cookie: true, .. } => identity.user,
+            Caller::Session { .. } | Caller::ApiToken { .. } | Caller::Basic(_) | Caller::StoreAway | Caller::Refused => return None,
+            Caller::Nobody => self.past_user(&head.headers)?,
+        };
         let permit = Arc::clone(&self.keeping).try_acquire_owned().ok()?;
         let body = read_limited(body, MAX_FORM, self.settings.body_timeout).await.ok()?;
-        let page = self.keep(head, context, user, (context.now, target), &body)?;
+        let ticket = Ticket::new(context.now, target.to_owned());
+        let page = self.keep(&Call::new(self, head, context, caller), user, ticket, &body)?;
         Some(page.map(|body| Body::stream(Held { body, _permit: permit })))
     }
 
@@ -125,13 +132,15 @@ impl Web {
         })
     }
 
-    fn keep(&self, head: &Parts, context: &Context, user: UserId, (at, target): (Timestamp, &str), body: &[u8]) -> Option<Response<Body>> {
-        let sorted = fields::sort(body)?;
-        let kept = Kept { at, target: target.to_owned(), left_out: sorted.left_out, fields: Secret::new(sorted.kept) };
+    fn keep(&self, call: &Call<'_>, user: UserId, ticket: Ticket, body: &[u8]) -> Option<Response<Body>> {
+        let (sorted, context) = (fields::sort(body)?, call.context);
+        let kept = Kept { ticket, left_out: sorted.left_out, fields: Secret::new(sorted.kept) };
         let carried = Carried::new(self.auth.seal_kept(user, &context.authority, &kept));
-        let nobody = Caller::Nobody;
-        let call = Call::new(self, head, context, &nobody);
-        let mut page = login::show_keeping(&call, &page_before(&head.headers, context), carried);
+        let rd = page_before(&call.head.headers, context);
+        if call.signed().is_ok() {
+            return reauth::show_keeping(call, &rd, carried).ok();
+        }
+        let mut page = login::show_keeping(call, &rd, carried);
         *page.status_mut() = StatusCode::UNAUTHORIZED;
         page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         append_cookies(&mut page, self.expired_cookies());
@@ -193,9 +202,10 @@ pub(super) fn offer(call: &Call<'_>, user: UserId, carried: &Carried, rd: &str) 
     let Some((kept, fields)) = opened.and_then(|kept| fields::read(kept.fields.expose()).map(|fields| (kept, fields))) else {
         return gone(call, rd);
     };
-    let ticket = auth.ticket(user, authority, kept.at, &kept.target, Some(&carried.sealed));
-    let left_out: Vec<String> = kept.left_out.iter().map(|name| brief(&fields::shown(name))).collect();
-    show(call, (&kept.target, &ticket), &fields, &left_out, (Why::SignedIn, rd))
+    let ticket = auth.seal_ticket(user, authority, &kept.ticket);
+    let longest = SHOWN.1;
+    let left_out: Vec<String> = kept.left_out.iter().map(|name| pages::brief(&fields::shown(name), longest)).collect();
+    show(call, (&kept.ticket.target, &ticket), &fields, &left_out, (Why::SignedIn, rd))
 }
 
 /// `POST P/kept?t=`: the person has pressed the button. The body is the form's own, and goes on as it is.
@@ -223,7 +233,10 @@ pub(super) async fn send(call: &Call<'_>) -> Result<Response<Body>, Failure> {
     // The browser may have given the first answer up, as it does when a button is pressed twice: only the person can tell.
     let Some(fields) = fields::read(&call.body) else { return Ok(gone(call, "/")) };
     let next = match why {
-        Why::SentBefore => call.auth().ticket(signed.identity.user, &call.context.authority, ticket.at, &ticket.target, None),
+        Why::SentBefore => {
+            let another = Ticket::new(ticket.at, ticket.target.clone());
+            call.auth().seal_ticket(signed.identity.user, &call.context.authority, &another)
+        }
         Why::SignedIn | Why::StoreAway => sealed,
     };
     Ok(show(call, (&ticket.target, &next), &fields, &[], (why, "/")))
@@ -234,11 +247,12 @@ pub(super) fn page() -> Response<Body> {
     reply::redirect(StatusCode::SEE_OTHER, "/")
 }
 
-/// The session has ended since the page was shown: the same way once more, within the same half hour.
+/// The session has ended since the page was shown: the same way once more, within the same half hour and by the same right,
+/// so that what was sent stays sent.
 fn keep_again(call: &Call<'_>, open: impl Fn(UserId) -> Option<Ticket>) -> Response<Body> {
     let user = call.web.past_user(&call.head.headers);
     let ticket = user.and_then(|user| open(user).map(|ticket| (user, ticket)));
-    let page = ticket.and_then(|(user, ticket)| call.web.keep(call.head, call.context, user, (ticket.at, &ticket.target), &call.body));
+    let page = ticket.and_then(|(user, ticket)| call.web.keep(call, user, ticket, &call.body));
     page.unwrap_or_else(|| call.web.sign_in_required(&call.ask(), false, false))
 }
 
@@ -249,8 +263,8 @@ fn show(
     left_out: &[String],
     (why, rd): (Why, &str),
 ) -> Response<Body> {
-    let (most, _) = SHOWN;
-    let names: Vec<String> = fields.all.iter().take(most).map(|field| brief(&field.name)).collect();
+    let (most, longest) = SHOWN;
+    let names: Vec<String> = fields.all.iter().take(most).map(|field| pages::brief(&field.name, longest)).collect();
     let template = OfferPage {
         shell: call.shell().once(),
         t: &call.texts().kept,
@@ -280,17 +294,6 @@ fn show(
 fn gone(call: &Call<'_>, rd: &str) -> Response<Body> {
     let t = &call.texts().kept;
     pages::notice(call.shell().once(), t.gone_title, t.gone.into(), Some(Link { href: rd, text: t.gone_go_on, top: false }))
-}
-
-/// A name, cut, and without what turns the direction of text or can't be seen.
-fn brief(name: &str) -> String {
-    let (_, most) = SHOWN;
-    let mut seen = name.chars().map(|c| if c.is_control() || return_to::is_unseen(c) { '\u{fffd}' } else { c });
-    let mut text: String = seen.by_ref().take(most).collect();
-    if seen.next().is_some() {
-        text.push('…');
-    }
-    text
 }
 
 /// A page that holds somebody's form: its place is free when its last byte is through.
@@ -328,11 +331,5 @@ mod tests {
         for bad in ["//evil.example", "/%2fevil.example", "/a/../b", "/a\"b", "*", "", "http://x/", "/.//x", "/%09/x"] {
             assert!(!is_address(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn names_are_shown_harmlessly() {
-        assert_eq!(brief("a\u{202e}b\u{7}"), "a\u{fffd}b\u{fffd}");
-        assert_eq!(brief(&"x".repeat(100)).chars().count(), 61);
     }
 }

@@ -6,7 +6,8 @@
   const language = document.documentElement.lang;
   const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 
-  for (const input of document.querySelectorAll('input[type=password]')) {
+  const passwords = document.querySelectorAll('input[type=password]');
+  for (const input of passwords) {
     const button = make('button', { type: 'button', className: 'plain', textContent: words.show });
     const show = (shown) => {
       input.type = shown ? 'text' : 'password';
@@ -17,6 +18,13 @@
     // What is sent as a text, browsers remember as one.
     input.form.addEventListener('submit', () => show(false));
     input.after(button);
+    // Of several, which one it shows.
+    if (passwords.length > 1) {
+      const [label] = input.labels;
+      button.id = input.id + '-show';
+      label.id = input.id + '-label';
+      button.setAttribute('aria-labelledby', button.id + ' ' + label.id);
+    }
 
     if (input.autocomplete === 'new-password' && words.levels) {
       const said = make('p', { className: 'hint' });
