@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { PREFIX } from './support/nullpass.mjs';
 import { PASSWORD, newEmail } from './support/visitor.mjs';
-import { enrol } from './support/acts.mjs';
+import { crowd, enrol, member } from './support/acts.mjs';
 import { World } from './support/world.mjs';
 
 const world = World.forTests();
@@ -142,6 +142,38 @@ for (const js of [true, false]) {
       assert.equal(visitor.path, '/wanted?x=1&y=2');
       await visitor.own('/login');
       assert.equal(visitor.path, '/');
+      await visitor.own('/register?rd=/welcome');
+      assert.equal(visitor.path, '/welcome', 'and needs no other account');
+    }));
+
+  test(`long lists are turned over page by page, and who ends something stays where they were, ${how}`, () =>
+    world.visit({ js }, async (visitor) => {
+      const { page } = visitor;
+      await crowd(visitor, await member(visitor), 24);
+      for (const [list, inAll] of [['sessions', 25], ['tokens', 24]]) {
+        await visitor.own(`/account/${list}`);
+        const rows = page.locator('.rows > li');
+        const where = () => page.locator('.pages span').innerText();
+        let seen = await rows.count();
+        assert.equal(await page.locator('.pages [rel=prev]').count(), 0);
+        while ((await page.locator('.pages [rel=next]').count()) > 0) {
+          await visitor.press('.pages [rel=next]');
+          seen += await rows.count();
+          if (list === 'sessions') assert.equal(await page.locator('[name=others]').count(), 1, 'on every page');
+        }
+        assert.equal(seen, inAll);
+        assert.equal(await where(), '5 / 5');
+        await visitor.own(`/account/${list}?page=99`);
+        assert.equal(await where(), '5 / 5', 'beyond the end is the last');
+        await visitor.press('.pages [rel=prev]');
+        await visitor.press(page.locator('button[name=id]').first());
+        assert.equal(await where(), '4 / 5', 'ended, and still there');
+        assert.equal(await page.locator('.done[role=status]').count(), 1);
+      }
+      await visitor.own('/account/sessions?page=3');
+      await visitor.press('[name=others]');
+      assert.equal(await page.locator('.rows > li').count(), 1);
+      assert.equal(await page.locator('.pages').count(), 0);
     }));
 
   test(`signing out ends the session, and everywhere ends all, ${how}`, () =>
@@ -162,6 +194,29 @@ for (const js of [true, false]) {
       }),
     ));
 }
+
+// Browsers hold what follows on a form against `form-action`, so also on a redirect of the application's.
+test('the switch of languages leads back to an address that leads elsewhere by then', () =>
+  world.visit({}, async (visitor) => {
+    await member(visitor);
+    world.upstream.broken = true;
+    await visitor.go('/moved');
+    assert.equal(visitor.status, 502);
+    await visitor.press('[name=set][value=de]');
+    assert.equal(visitor.status, 502);
+    assert.equal(await visitor.page.locator('html').getAttribute('lang'), 'de');
+    world.upstream.broken = false;
+    await visitor.press('[name=set][value=fr]');
+    assert.equal(visitor.page.url(), `${world.upstream.url}/elsewhere`);
+    assert.deepEqual(visitor.faults.splice(0), [`request to ${world.upstream.url}/elsewhere`]);
+    for (const [path, status] of [['/staff/x', 403], [`${PREFIX}/nothing`, 404], ['/gone/x', 502]]) {
+      for (const tag of ['es', 'ja']) {
+        await visitor.go(path);
+        await visitor.press(`[name=set][value=${tag}]`);
+        assert.deepEqual([visitor.status, visitor.path, await visitor.page.locator('html').getAttribute('lang')], [status, path, tag]);
+      }
+    }
+  }));
 
 test('where to go after signing in is never another site', () =>
   world.visit({ js: false }, async (visitor) => {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { SCREENSHOTS, checkAccess, checkForms, checkHtml, checkWeight, checkWidth } from './support/checks.mjs';
 import { PREFIX } from './support/nullpass.mjs';
-import { enrol } from './support/acts.mjs';
+import { crowd, enrol } from './support/acts.mjs';
 import { PASSWORD, newEmail } from './support/visitor.mjs';
 import { World } from './support/world.mjs';
 
@@ -56,6 +56,7 @@ for (const [tag, locale] of Object.entries(LOCALES)) {
       await look('/register-weak');
       const email = newEmail();
       await visitor.register(email, PASSWORD, 'Ada');
+      await crowd(visitor, email, 7);
       for (const path of INSIDE) {
         await visitor.own(path);
         await look(`${path}-in`);

@@ -6,17 +6,25 @@ import { writeFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SCREENSHOTS, inspect } from './support/checks.mjs';
-import { PASSWORD, newEmail } from './support/visitor.mjs';
+import { member } from './support/acts.mjs';
 import { World } from './support/world.mjs';
 
 const world = World.forTests();
-const PAGES = ['/login', '/register', '/account', '/account/tokens/new', '/account/delete'];
+const OUTSIDE = ['/login', '/register'];
+const INSIDE = ['/account', '/account/tokens/new', '/account/delete'];
+
+// Looks at each page, those for everybody first.
+async function each(visitor, look) {
+  for (const path of [...OUTSIDE, ...INSIDE]) {
+    if (path === INSIDE[0]) await member(visitor);
+    await visitor.own(path);
+    await look(path);
+  }
+}
 
 test('nothing moves for who wants that', () =>
   world.visit({ reducedMotion: 'reduce' }, async (visitor) => {
-    await visitor.register(newEmail(), PASSWORD);
-    for (const path of PAGES) {
-      await visitor.own(path === '/login' ? '/login?prompt=login' : path);
+    await each(visitor, async (path) => {
       const moving = await visitor.page.evaluate(() =>
         [...document.querySelectorAll('*')].filter((element) => {
           const { transitionDuration, animationName } = getComputedStyle(element);
@@ -24,14 +32,12 @@ test('nothing moves for who wants that', () =>
         }).length,
       );
       assert.equal(moving, 0, path);
-    }
+    });
   }));
 
 test('with the colours of the system every control still has its edge', () =>
   world.visit({ forcedColors: 'active' }, async (visitor) => {
-    await visitor.register(newEmail(), PASSWORD);
-    for (const path of PAGES) {
-      await visitor.own(path === '/login' ? '/login?prompt=login' : path);
+    await each(visitor, async (path) => {
       const bare = await visitor.page.evaluate(() =>
         [...document.querySelectorAll('main input:not([type=hidden]), main select, main textarea, main button[type=submit], .button')]
           .filter((element) => element.checkVisibility() && Number.parseFloat(getComputedStyle(element).borderTopWidth) < 1)
@@ -39,7 +45,7 @@ test('with the colours of the system every control still has its edge', () =>
       );
       assert.deepEqual(bare, [], path);
       await visitor.page.screenshot({ path: join(SCREENSHOTS, 'forced-colors', `${path.slice(1).replaceAll('/', '-')}.png`), fullPage: true });
-    }
+    });
   }));
 
 // The name is text, and what stands on the accent can be read whatever colour that is.
@@ -55,7 +61,7 @@ for (const [what, accent] of [['a light accent', '#ffe066'], ['a dark accent', '
         assert.equal(await visitor.page.locator('.brand').innerText(), 'Müller & <b>Söhne</b> "GmbH"');
         assert.ok(await visitor.page.locator('.brand img').evaluate((image) => image.complete && image.naturalWidth > 0));
         await inspect(visitor, `branded-${accent.slice(1)}`);
-        await visitor.register(newEmail(), PASSWORD);
+        await member(visitor);
         await visitor.own('/account/delete');
         await inspect(visitor, `branded-${accent.slice(1)}-delete`);
       });

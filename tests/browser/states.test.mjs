@@ -1,7 +1,7 @@
 // Every page in every state: its HTML is valid, axe-core finds nothing, nothing is wider than the window in any width,
 // and there is a picture of it to look at.
 
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { inspect } from './support/checks.mjs';
 import { STATES } from './support/states.mjs';
@@ -9,15 +9,17 @@ import { World } from './support/world.mjs';
 
 const world = World.forTests();
 
-for (const state of STATES) {
-  test(`the page in the state ${state.name}`, () =>
-    world.visit({ on: state.on }, async (visitor) => {
-      await state.reach(visitor);
-      assert.equal(visitor.status, state.status ?? 200, await visitor.text());
-      if (state.problem) await checkSummary(visitor.page);
-      await inspect(visitor, state.name);
-    }));
-}
+describe('every page in every state', { concurrency: 2 }, () => {
+  for (const state of STATES) {
+    test(`the page in the state ${state.name}`, () =>
+      world.visit({ on: state.on }, async (visitor) => {
+        await state.reach(visitor);
+        assert.equal(visitor.status, state.status ?? 200, await visitor.text());
+        if (state.problem) await checkSummary(visitor.page);
+        await inspect(visitor, state.name);
+      }));
+  }
+});
 
 // What is wrong is said first: the focus is there, and from there it goes to the field.
 async function checkSummary(page) {

@@ -1,7 +1,6 @@
 // The pages of one's own account in all their states: see `states.mjs`.
 
-import { enrol, logIn, member, token, withoutChecks } from './acts.mjs';
-import { PREFIX } from './nullpass.mjs';
+import { ask, crowd, enrol, enrolled, logIn, member, token, withoutChecks } from './acts.mjs';
 import { PASSWORD } from './visitor.mjs';
 
 const AGENTS = [
@@ -99,6 +98,13 @@ export const ACCOUNT_STATES = [
       await v.own('/account/sessions');
     },
   },
+  ...['sessions', 'tokens'].map((list) => ({
+    name: `account-${list}-many`,
+    reach: async (v) => {
+      await crowd(v, await member(v), 25);
+      await v.own(`/account/${list}?page=3`);
+    },
+  })),
   {
     name: 'account-token-wrong',
     status: 400,
@@ -113,7 +119,8 @@ export const ACCOUNT_STATES = [
     name: 'account-token-made',
     reach: async (v) => {
       await member(v);
-      await token(v);
+      await v.own('/account/tokens/new');
+      await v.submit({ name: 'Calendar', expires: '30', paths: '/api/** /calendar/*', methods: 'GET HEAD', networks: '10.0.0.0/8 2001:db8::/32' });
     },
   },
   {
@@ -138,8 +145,7 @@ export const ACCOUNT_STATES = [
     reach: async (v) => {
       const email = await member(v);
       for (const agent of AGENTS) await logIn(v, email, 'wrong-password', agent);
-      const headers = { origin: v.server.url, 'sec-fetch-site': 'same-origin' };
-      for (let n = 0; n < 60; n += 1) await v.context.request.patch(`${PREFIX}/api/auth/me`, { data: { displayName: `Ada ${n}` }, headers });
+      for (let n = 0; n < 60; n += 1) await ask(v, 'PATCH', 'me', { displayName: `Ada ${n}` });
       for (let n = 0; n < 2; n += 1) await token(v, `Token ${n}`);
       await v.own('/account/activity');
     },
@@ -207,7 +213,7 @@ export const ACCOUNT_STATES = [
     name,
     reach: async (v) => {
       await member(v);
-      await enrol(v);
+      await enrolled(v);
       await v.own(path);
     },
   })),
@@ -217,7 +223,7 @@ export const ACCOUNT_STATES = [
     problem: true,
     reach: async (v) => {
       await member(v);
-      const { app } = await enrol(v);
+      const { app } = await enrolled(v);
       await v.own('/account/2fa/off');
       await v.submit({ code: app.wrongCode() });
     },
@@ -226,7 +232,7 @@ export const ACCOUNT_STATES = [
     name: 'recovery-codes-new',
     reach: async (v) => {
       await member(v);
-      await enrol(v);
+      await enrolled(v);
       await v.own('/account/2fa/recovery-codes');
       await v.press('main form button[type=submit]');
     },

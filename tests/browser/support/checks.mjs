@@ -6,8 +6,11 @@ import { join } from 'node:path';
 import assert from 'node:assert/strict';
 import { AXE, CACHE, HtmlValidate, StaticConfigLoader } from './modules.mjs';
 
-export const WIDTHS = [320, 768, 1280];
-export const SCHEMES = ['light', 'dark'];
+const WIDTHS = [320, 768, 1280];
+const SCHEMES = ['light', 'dark'];
+
+// A picture of a middle width shows nothing that the others do not.
+const PICTURED = [320, 1280];
 export const SCREENSHOTS = process.env.NULLPASS_SCREENSHOTS ?? join(CACHE, 'screenshots');
 
 // Web Content Accessibility Guidelines up to 2.2 AA, and what axe-core's authors advise beyond them.
@@ -45,11 +48,13 @@ export async function checkHtml(source) {
   assert.doesNotMatch(source, /<style|<script(?![^>]*\ssrc=)|\sstyle\s*=|\son[a-z]+\s*=\s*["']/i);
 }
 
-export async function checkAccess(page) {
+// `rules`: these alone.
+export async function checkAccess(page, rules) {
   await page.evaluate(AXE);
+  const runOnly = rules ? { type: 'rule', values: rules } : { type: 'tag', values: TAGS };
   const violations = await page.evaluate(
-    (values) => globalThis.axe.run(document, { runOnly: { type: 'tag', values }, resultTypes: ['violations'] }).then((result) => result.violations),
-    TAGS,
+    (only) => globalThis.axe.run(document, { runOnly: only, resultTypes: ['violations'] }).then((result) => result.violations),
+    runOnly,
   );
   const told = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => `${node.html} (${node.failureSummary})`).join('; ')}`);
   assert.deepEqual(told, []);
@@ -88,6 +93,12 @@ export async function checkForms(page) {
         if (!words.some(Boolean)) wrong.push(`${name}: invalid, and nobody says why`);
       }
     }
+    // What a button does is told apart by its name, which may be made of several elements' words.
+    const named = (id) => document.getElementById(id)?.textContent.trim();
+    const names = [...document.querySelectorAll('button[type=button]')]
+      .filter((button) => button.checkVisibility())
+      .map((button) => button.getAttribute('aria-labelledby')?.split(' ').map(named).join(' ') ?? button.textContent.trim());
+    if (new Set(names).size < names.length) wrong.push(`buttons of the same name: ${names.join(', ')}`);
     return wrong;
   });
   assert.deepEqual(faults, []);
@@ -154,12 +165,12 @@ export async function inspect(visitor, name) {
   const before = page.viewportSize();
   for (const width of WIDTHS) {
     await page.setViewportSize({ width, height: 900 });
-    for (const colorScheme of SCHEMES) {
+    for (const colorScheme of PICTURED.includes(width) ? SCHEMES : []) {
       await page.emulateMedia({ colorScheme });
       await page.screenshot({ path: join(folder, `${width}-${colorScheme}.png`), fullPage: true });
-      // Contrast hangs on the scheme, the size of targets on the width.
+      // Nothing but contrast hangs on the scheme; the size of targets hangs on the width.
       // axe-core waits for timers, which do not run where scripts are off.
-      if (width === 320 && visitor.js) await checkAccess(page);
+      if (width === 320 && visitor.js) await checkAccess(page, colorScheme === 'light' ? undefined : ['color-contrast', 'link-in-text-block']);
     }
     if (width === 320) await checkKeyboard(page);
     await checkWidth(page, `${width} px: `);

@@ -6,13 +6,7 @@
 // it has been taken. `again`: to the form once more, after it took something or went away.
 
 import { PASSWORD, newEmail } from './visitor.mjs';
-import { enrol, setupLink } from './acts.mjs';
-
-async function member(visitor) {
-  const email = newEmail('mallory');
-  await visitor.register(email, PASSWORD);
-  return email;
-}
+import { enrolled, member, setupLink } from './acts.mjs';
 
 async function scan(visitor) {
   await member(visitor);
@@ -46,7 +40,7 @@ export const FORMS = [
     action: '/login/2fa',
     reach: async (v) => {
       v.email = await member(v);
-      await enrol(v);
+      await enrolled(v);
       await v.context.clearCookies();
       await v.signIn(v.email, PASSWORD);
     },
@@ -127,7 +121,7 @@ export const FORMS = [
     action: '/account/2fa/off',
     reach: async (v) => {
       await member(v);
-      await enrol(v);
+      await enrolled(v);
       await v.own('/account/2fa/off');
     },
     good: () => ({ code: '000000' }),

@@ -1,12 +1,12 @@
 // Every page in every state that a person can see it in: how to get there.
 
 import { ACCOUNT_STATES } from './account_states.mjs';
-import { enrol, member, setupLink, withoutChecks } from './acts.mjs';
+import { enrolled, member, setupLink, withoutChecks } from './acts.mjs';
 import { PASSWORD, newEmail } from './visitor.mjs';
 
 async function withSecondFactor(visitor) {
   const email = await member(visitor);
-  const { app } = await enrol(visitor);
+  const { app } = await enrolled(visitor);
   await visitor.context.clearCookies();
   await visitor.signIn(email, PASSWORD);
   return app;
@@ -130,7 +130,7 @@ export const STATES = [
     name: 'reauth-enrolled',
     reach: async (v) => {
       await member(v);
-      await enrol(v);
+      await enrolled(v);
       await v.own('/reauth');
     },
   },

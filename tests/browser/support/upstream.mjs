@@ -7,6 +7,8 @@ const MAX_BODY = 1 << 20;
 export class Upstream {
   // What arrived, newest last: method, url, headers, body.
   seen = [];
+  // Whether `/moved` breaks off; otherwise it leads to another site.
+  broken = false;
   #server;
 
   static async start() {
@@ -38,6 +40,10 @@ export class Upstream {
       // What nullpass asks for to see how its upstream is does not count.
       if (url !== '/broken') this.seen.push({ method, url, headers, body });
       if (url.startsWith('/broken')) return request.socket.destroy();
+      if (url === '/moved' && this.broken) return request.socket.destroy();
+      if (url === '/moved') return response.writeHead(302, { location: `${this.url}/elsewhere` }).end();
+      // An application that sends everybody to sign in, also who has.
+      if (url === '/loop') return response.writeHead(302, { location: '/_auth/login?rd=/loop' }).end();
       // Never answered: nullpass gives up first.
       if (url.startsWith('/slow')) return undefined;
       response.setHeader('content-type', 'text/html; charset=utf-8');

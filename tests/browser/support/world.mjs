@@ -85,6 +85,8 @@ const CONFIGS = {
   // What goes wrong where cookies are for https, or for another domain, than the browser is at.
   https: { server: { public_url: 'https://app.example.test' } },
   domain: { server: { public_url: 'http://app.example.test' }, sessions: { cookie: { domain: 'example.test' } } },
+  // A proxy in front says where people come from, and a session is good at one address.
+  bound: { server: { trusted_proxies: ['127.0.0.1/32'] }, sessions: { bind_ip: 'exact' } },
   throttled: { limits: { requests_per_ip: '3/m' } },
 };
 
