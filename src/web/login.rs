@@ -102,30 +102,30 @@ struct SecondFactorPage<'a> {
 
 /// What a person takes with them through the sign-in.
 #[derive(Debug, Default)]
-struct Way {
+pub(super) struct Way {
     /// Where they were going.
-    rd: String,
+    pub(super) rd: String,
     /// The form that they had sent.
-    kept: Option<Carried>,
+    pub(super) kept: Option<Carried>,
 }
 
 impl Way {
     /// Takes it out of a form.
-    fn take(call: &Call<'_>, form: &mut Pairs) -> Self {
+    pub(super) fn take(call: &Call<'_>, form: &mut Pairs) -> Self {
         Self { rd: call.return_to(form), kept: Carried::take(form) }
     }
 
-    /// The frame of the pages on the way. A form that is carried along has no address, so it would be lost by the switch of
-    /// languages.
-    fn shell<'c>(&self, call: &'c Call<'_>) -> Shell<'c> {
+    /// The frame of the pages on the way, which `page` shows again. A form that is carried along has no address, so it would be
+    /// lost by the switch of languages.
+    pub(super) fn shell<'c>(&self, call: &'c Call<'_>, page: &str) -> Shell<'c> {
         match self.kept {
             Some(_) => call.shell().once(),
-            None => call.shell().at(here(call, &self.rd)),
+            None => call.shell().at(here(call, page, &self.rd)),
         }
     }
 
     /// On they go: they are `user`.
-    fn on(&self, call: &Call<'_>, user: UserId) -> Response<Body> {
+    pub(super) fn on(&self, call: &Call<'_>, user: UserId) -> Response<Body> {
         match &self.kept {
             Some(kept) => kept::offer(call, user, kept, &self.rd),
             None => reply::redirect(StatusCode::SEE_OTHER, &self.rd),
@@ -158,7 +158,7 @@ pub(super) fn page(call: &Call<'_>) -> Response<Body> {
 /// `GET P/login/2fa`: there is no second step without the first.
 pub(super) fn first_step(call: &Call<'_>) -> Response<Body> {
     let rd = call.return_to(&mut call.query().unwrap_or_default());
-    reply::redirect(StatusCode::SEE_OTHER, &here(call, &rd))
+    reply::redirect(StatusCode::SEE_OTHER, &here(call, "/login", &rd))
 }
 
 /// The page with a form in it that was sent when the session was over.
@@ -166,10 +166,16 @@ pub(super) fn show_keeping(call: &Call<'_>, rd: &str, kept: Carried) -> Response
     show(call, &Way { rd: rd.to_owned(), kept: Some(kept) }, "", None, None)
 }
 
+/// The page for a form of ours whose session is over, if it carries one that was kept: that is not lost either.
+pub(super) fn in_place_of(call: &Call<'_>) -> Option<Response<Body>> {
+    let Way { rd, kept } = Way::take(call, &mut Pairs::parse(&call.body).ok()?);
+    kept.map(|kept| show_keeping(call, &rd, kept))
+}
+
 fn show(call: &Call<'_>, way: &Way, email: &str, why: Option<&Why>, problem: Option<&FormProblem>) -> Response<Body> {
     let sealed = call.seal_form(LOGIN, None);
     let template = LoginPage {
-        shell: way.shell(call).scripted(),
+        shell: way.shell(call, "/login").scripted(),
         t: call.texts(),
         place: &place(call, &way.rd),
         csrf: &sealed.token,
@@ -184,9 +190,9 @@ fn show(call: &Call<'_>, way: &Way, email: &str, why: Option<&Why>, problem: Opt
     pages::leading_on(&template, problem, &sealed)
 }
 
-/// The page's own address.
-fn here(call: &Call<'_>, rd: &str) -> String {
-    format!("{}?rd={}", call.own("/login"), pages::encoded(rd))
+/// The address of a page that leads to `rd`.
+fn here(call: &Call<'_>, page: &str, rd: &str) -> String {
+    format!("{}?rd={}", call.own(page), pages::encoded(rd))
 }
 
 /// The host that `rd` leads to: another one of this site, or this one. What a client says its host is counts only where
@@ -234,7 +240,7 @@ fn show_second_factor(call: &Call<'_>, way: &Way, pending: &str, problem: Option
     let sealed = call.seal_form(SECOND_FACTOR, None);
     let template = SecondFactorPage {
         // The second step can't be shown again by its address alone; the first can.
-        shell: way.shell(call),
+        shell: way.shell(call, "/login"),
         t: call.texts(),
         csrf: &sealed.token,
         rd: &way.rd,

@@ -272,11 +272,11 @@ impl Web {
             return Ok(again);
         }
         if replaced {
-            return Err(Error::SignInRequired.into());
+            return login::in_place_of(call).ok_or_else(|| Error::SignInRequired.into());
         }
         let response = self.dispatch(endpoint, call).await?;
         if let (Some(done), Some(session)) = (&mut done, response.extensions().get::<SessionId>()) {
-            **done = twice::Done::of(&response, *session, call.now());
+            **done = Some(twice::Done::of(&response, *session, call.now()));
         }
         Ok(response)
     }
@@ -396,7 +396,8 @@ impl Web {
 
 /// The largest body that a route takes, in bytes: those that a sealed form comes by take it besides their own.
 fn limit(endpoint: Endpoint) -> usize {
-    if matches!(endpoint, Endpoint::LoginForm | Endpoint::SecondFactorForm | Endpoint::KeptForm) { kept::MAX_CARRYING } else { MAX_BODY }
+    let carries = matches!(endpoint, Endpoint::LoginForm | Endpoint::SecondFactorForm | Endpoint::ReauthForm | Endpoint::KeptForm);
+    if carries { kept::MAX_CARRYING } else { MAX_BODY }
 }
 
 /// How far the body's kind is checked: see [`Call::check_kind`].

@@ -210,6 +210,8 @@ struct Message<'a> {
 pub(super) fn message(shell: Shell<'_>, told: &Told, link: Option<Link<'_>>, request_id: &str) -> Response<Body> {
     let t = shell.t;
     let wait = said::wait(told);
+    // The switch of languages leads back to the application's own address, and from there wherever that leads.
+    let leads_on = shell.here.as_deref().is_some_and(|here| !here.starts_with(shell.prefix));
     let template = Message {
         title: said::title(t, told),
         text: said::error(t, told),
@@ -220,6 +222,9 @@ pub(super) fn message(shell: Shell<'_>, told: &Told, link: Option<Link<'_>>, req
         request_id: Some(request_id),
     };
     let mut response = reply::page(told.status, &template);
+    if leads_on {
+        reply::let_forms_lead_on(&mut response);
+    }
     reply::add_waits(response.headers_mut(), told);
     response
 }
@@ -232,4 +237,27 @@ pub(super) fn notice(shell: Shell<'_>, title: &str, text: Filled, link: Option<L
 /// A value for a query.
 pub(super) fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// A text that somebody else wrote, cut to so many characters, and without what turns the direction of text or can't be
+/// seen.
+pub(super) fn brief(text: &str, most: usize) -> String {
+    let mut seen = text.chars().map(|c| if c.is_control() || return_to::is_unseen(c) { '\u{fffd}' } else { c });
+    let mut short: String = seen.by_ref().take(most).collect();
+    if seen.next().is_some() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_is_shown_harmlessly() {
+        assert_eq!(brief("a\u{202e}b\u{7}", 60), "a\u{fffd}b\u{fffd}");
+        assert_eq!(brief(&"x".repeat(100), 60).chars().count(), 61);
+        assert_eq!(brief(&"x".repeat(60), 60), "x".repeat(60));
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use nullpass::auth::kept::Kept;
+use nullpass::auth::kept::{Kept, Ticket};
 use nullpass::model::{Sealed, Secret, UserId};
 use nullpass::tasks::Tasks;
 use proptest::prelude::*;
@@ -370,6 +370,92 @@ async fn a_ticket_leads_only_its_person_and_only_there() {
     assert!(server.upstream.take().is_empty());
 }
 
+// KEPT-1: what was sent stays sent: no end of a session in between, and no sealing once more, makes a spent form new.
+#[tokio::test]
+async fn a_spent_form_stays_spent() {
+    let server = Server::start("").await;
+    let (mut browser, ada) = after_the_session(&server).await;
+    let end = async || server.auth().end_all_sessions(ada, None, &nullpass::auth::Client::local(), server.now()).await.unwrap();
+    let page = browser.send("POST", TARGET, &HEAD, BODY).await.is(401);
+    let offer = offered(&sign_in(&mut browser, &page).await.is(200));
+    browser.send("POST", &offer.action, &HEAD, &offer.body).await.is(307);
+    // The button again, when the session is over: kept and offered once more, but the right is that of the first.
+    end().await;
+    let again = browser.send("POST", &offer.action, &HEAD, &offer.body).await.is(401);
+    let second = offered(&sign_in(&mut browser, &again).await.is(200));
+    let told = browser.send("POST", &second.action, &HEAD, &second.body).await.is(409);
+    assert!(told.field("location").is_empty());
+    // Who was told has another one, and that too is good once, whatever ends in between.
+    let next = offered(&told);
+    end().await;
+    let kept = browser.send("POST", &next.action, &HEAD, &next.body).await.is(401);
+    let last = offered(&sign_in(&mut browser, &kept).await.is(200));
+    browser.send("POST", &last.action, &HEAD, &last.body).await.is(307);
+    browser.send("POST", &next.action, &HEAD, &next.body).await.is(409);
+    assert!(server.upstream.take().is_empty());
+}
+
+// KEPT-1: a rule that wants a fresh password or a code is met by a signed-in person's form: kept in the same way, for them.
+#[tokio::test]
+async fn a_form_survives_the_question_for_the_password() {
+    let rules = "[[rules]]\npath = \"/fresh/**\"\npolicy = \"authenticated\"\nmax_auth_age = \"15m\"\n";
+    let server = Server::start(rules).await;
+    server.account("ada@example.com", &[]).await;
+    server.account("eve@example.com", &[]).await;
+    let mut browser = Browser::new(&server);
+    browser.submit("/_auth/login", &LOGIN).await.is(303);
+    server.wait(1000);
+    let head = [&HEAD[..], &[("referer", "http://app.example.com/fresh/edit?a=b")]].concat();
+    let page = browser.send("POST", "/fresh/new", &head, BODY).await.is(403);
+    assert!(is_kept(&page) && !page.text().contains("canary"), "{}", page.text());
+    assert_eq!((page.field("cache-control"), field(&page, "rd").as_str()), ("no-store", "/fresh/edit?a=b"));
+    // Another site's, a program's and what is too large are not kept, as with a session that is over.
+    for fields in [[HEAD[0], HEAD[1], ("sec-fetch-site", "cross-site"), HEAD[3]], [("sec-fetch-mode", "cors"), HEAD[1], HEAD[2], HEAD[3]]] {
+        assert!(!is_kept(&browser.send("POST", "/fresh/new", &fields, BODY).await.is(403)));
+    }
+    assert!(!is_kept(&browser.send("POST", "/fresh/new", &HEAD, &format!("a={}", "x".repeat(65_535))).await.is(403)));
+    let bearer = format!("Bearer {}", browser.cookie("nullpass").unwrap());
+    let program = server.send("POST", "/fresh/new", &[&HEAD[..], &[("authorization", &bearer)]].concat(), BODY.as_bytes()).await.is(403);
+    assert!(!is_kept(&program));
+    // A wrong password loses nothing; two clicks get the same answer.
+    let kept = field(&page, "kept");
+    let wrong = [("password", "wrong-Orchard-19"), ("kept", kept.as_str()), ("rd", "/fresh/edit")];
+    let page = browser.submit_shown(&page, "/_auth/reauth", &wrong).await.is(401);
+    assert_eq!(field(&page, "kept"), kept);
+    let cookies = ["nullpass", "nullpass-pre"].map(|name| format!("{name}={}", browser.cookie(name).unwrap())).join("; ");
+    let csrf = field(&page, "csrf");
+    let right = [("csrf", csrf.as_str()), ("password", PASSWORD), ("kept", kept.as_str())];
+    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(right).finish();
+    let send = async || server.send("POST", "/_auth/reauth", &[&HEAD[..], &[("cookie", &cookies)]].concat(), body.as_bytes()).await.is(200);
+    let (first, second) = (send().await, send().await);
+    assert_eq!((offered(&first).body.as_str(), offered(&second).body.as_str()), (BODY, BODY));
+    let session = first.cookie("nullpass").unwrap();
+    assert_eq!(second.cookie("nullpass").as_ref(), Some(&session), "one session");
+    assert!(server.upstream.take().is_empty(), "never by itself");
+    // Somebody else's page does not offer it.
+    let mut eve = Browser::new(&server);
+    eve.submit("/_auth/login", &[("email", "eve@example.com"), LOGIN[1]]).await.is(303);
+    let shown = eve.page("/_auth/reauth").await.is(200);
+    let theirs = eve.submit_shown(&shown, "/_auth/reauth", &[("password", PASSWORD), ("kept", &kept)]).await.is(200);
+    assert!(!theirs.text().contains("/_auth/kept") && !theirs.text().contains("canary"));
+    browser.set("nullpass", Some(&session));
+    let moved = browser.send("POST", &offered(&first).action, &HEAD, BODY).await.is(307);
+    assert_eq!(moved.field("location"), "/fresh/new");
+    browser.send("POST", "/fresh/new", &HEAD, BODY).await.is(200);
+    assert_eq!(server.upstream.only().body, BODY.as_bytes());
+    browser.send("POST", &offered(&second).action, &HEAD, BODY).await.is(409);
+    // The session ends while the page stands there: the same by way of the sign-in.
+    let mut late = Browser::new(&server);
+    late.submit("/_auth/login", &LOGIN).await.is(303);
+    server.wait(1000);
+    let asked = late.send("POST", "/fresh/new", &HEAD, "title=late").await.is(403);
+    late.set("nullpass", Some("over"));
+    let carried = field(&asked, "kept");
+    let page = late.submit_shown(&asked, "/_auth/reauth", &[("password", PASSWORD), ("kept", &carried)]).await.is(200);
+    assert!(page.text().contains("name=\"email\"") && field(&page, "kept") == carried);
+    assert_eq!(offered(&sign_in(&mut late, &page).await.is(200)).body, "title=late");
+}
+
 // KEPT-1: a second factor in between, its page and a wrong code lose nothing; a button pressed twice neither.
 #[tokio::test]
 async fn a_second_factor_in_between_loses_nothing() {
@@ -491,15 +577,17 @@ async fn every_bit_of_a_sealed_form_counts() {
     runner
         .run(&strategy, |(fields, target, names, authority)| {
             let left_out = names.into_iter().map(String::into_bytes).collect();
-            let kept = Kept { at: now, target: target.clone(), left_out, fields: Secret::new(fields) };
+            let kept = Kept { ticket: Ticket::new(now, target.clone()), left_out, fields: Secret::new(fields) };
             let sealed = auth.seal_kept(user, &authority, &kept);
             prop_assert_eq!(auth.open_kept(user, &authority, &sealed, now), Some(kept));
             prop_assert_eq!(auth.open_kept(UserId::new(), &authority, &sealed, now), None);
             prop_assert_eq!(auth.open_kept(user, &format!("{authority}x"), &sealed, now), None);
             prop_assert_eq!(auth.open_ticket(user, &authority, &sealed, now), None);
             prop_assert_eq!(auth.open_kept(user, &authority, &sealed, now.plus(Duration::from_secs(1801))), None);
-            let ticket = auth.ticket(user, &authority, now, &target, Some(&sealed));
-            prop_assert_eq!(auth.open_ticket(user, &authority, &ticket, now).map(|ticket| ticket.target), Some(target));
+            let ticket = Ticket::new(now, target);
+            let sealed_ticket = auth.seal_ticket(user, &authority, &ticket);
+            prop_assert_eq!(auth.open_ticket(user, &authority, &sealed_ticket, now), Some(ticket));
+            let ticket = sealed_ticket;
             prop_assert_eq!(auth.open_kept(user, &authority, &ticket, now), None);
             for sealed in [&sealed, &ticket] {
                 for bit in 0..sealed.0.len() * 8 {
