@@ -270,14 +270,13 @@ async fn sessions_are_shown_to_their_owner_and_ended() {
     let phone = world.post(&format!("{A}/auth/login"), &body).header("user-agent", firefox).send().await.token();
     let mut jar = Jar::of(&world, "a@example.com").await;
     let page = jar.get(&world, &path("/sessions")).await;
-    assert_eq!(page.text().matches("<h2 id=\"s-").count(), 3);
+    assert_eq!(page.text().matches("<h2 id=\"s").count(), 3);
     assert!(
         page.text().contains("Firefox on Windows")
             && page.text().contains("127.0.0.1")
             && page.text().matches("class=\"badge\"").count() == 1
     );
-    let firefox =
-        between(page.text().split("Firefox on Windows").next().unwrap().rsplit("<h2 id=\"").next().unwrap(), "s-", "\"").to_owned();
+    let firefox = between(page.text().split("Firefox on Windows").nth(1).unwrap(), "name=\"id\" value=\"", "\"").to_owned();
     let csrf = page.hidden("csrf");
     let ended = jar.submit(&world, &path("/sessions"), &[("csrf", &csrf), ("id", &firefox)]).await;
     assert!(says_done(&follow(&world, &mut jar, &ended).await));
@@ -293,12 +292,136 @@ async fn sessions_are_shown_to_their_owner_and_ended() {
     assert!(says_done(&follow(&world, &mut jar, &others).await));
     assert!(!world.is_good(&first).await && world.is_good(&other).await);
     let only = jar.get(&world, &path("/sessions")).await;
-    assert!(only.text().matches("<h2 id=\"s-").count() == 1 && !only.text().contains("name=\"others\""));
+    assert!(only.text().matches("<h2 id=\"s").count() == 1 && !only.text().contains("name=\"others\""));
     // Its own, by hand: signed out.
     let own = world.get(&format!("{A}/auth/sessions")).bearer(&jar.session().unwrap()).send().await.json();
     let own = own["sessions"][0]["id"].as_str().unwrap();
     let out = jar.submit(&world, &path("/sessions"), &[("csrf", &csrf), ("id", own)]).await;
     assert_eq!((out.status.as_u16(), out.location(), jar.session()), (303, "/_auth/logout", None));
+}
+
+/// The names of what can be ended on a page.
+fn ids(page: &Answer) -> Vec<String> {
+    page.text().split("name=\"id\" value=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+}
+
+/// Every page of a list, by its links.
+async fn all_pages(world: &World, jar: &mut Jar, below: &str) -> Vec<Answer> {
+    let mut pages = vec![jar.get(world, &path(below)).await];
+    while pages.last().unwrap().text().contains("rel=\"next\"") {
+        let before = pages.last().unwrap().text().split("\" rel=\"next\"").next().unwrap();
+        let page = jar.get(world, before.rsplit("href=\"").next().unwrap()).await;
+        assert!(page.status == 200 && page.text().contains("rel=\"prev\""));
+        pages.push(page);
+    }
+    pages
+}
+
+// Cross-cutting 5
+#[tokio::test(flavor = "multi_thread")]
+async fn many_sessions_stand_on_several_pages() {
+    let world = World::new().await;
+    world.register("a@example.com").await;
+    for number in 0..24 {
+        let agent = format!("{}{number:02}/1 (Windows Phone)", "x".repeat(30));
+        let body = json!({ "email": "a@example.com", "password": PASSWORD });
+        assert_eq!(world.post(&format!("{A}/auth/login"), &body).header("user-agent", &agent).send().await.status, 200);
+    }
+    for language in ["en", "de", "fr", "es", "pt", "ja", "zh"] {
+        let mut jar = Jar::reading(language);
+        jar.sign_in(&world, "a@example.com", "/").await;
+        let page = jar.get(&world, &path("/sessions?page=2")).await;
+        assert!(page.text().contains(&format!("<html lang=\"{language}\"")));
+        weigh(&world, &page).await;
+        let out = jar.get(&world, "/_auth/logout").await.hidden("csrf");
+        jar.submit(&world, "/_auth/logout", &[("csrf", &out), ("rd", "/")]).await;
+    }
+    let mut jar = Jar::of(&world, "a@example.com").await;
+    let pages = all_pages(&world, &mut jar, "/sessions").await;
+    let every: Vec<String> = pages.iter().flat_map(ids).collect();
+    assert_eq!((pages.len(), every.len(), every.iter().collect::<std::collections::BTreeSet<_>>().len()), (6, 25, 25));
+    for (number, page) in pages.iter().enumerate() {
+        assert_eq!(page.text().contains("class=\"badge\""), number == 0, "this one is the first of all");
+        assert!(page.text().contains("name=\"others\"") && page.text().contains(&format!("<span>{} / 6</span>", number + 1)));
+        weigh(&world, page).await;
+    }
+    assert!(!pages[0].text().contains("rel=\"prev\"") && pages[0].text().find("badge") < pages[0].text().find("name=\"id\""));
+    // Beyond the end is the last; what is no number, the first.
+    for (asked, shown) in [("6", 5), ("7", 5), ("99999", 5), ("0", 0), ("-1", 0), ("x", 0), ("", 0), ("2%00", 0)] {
+        assert_eq!(ids(&jar.get(&world, &path(&format!("/sessions?page={asked}"))).await), ids(&pages[shown]), "{asked}");
+    }
+    // Who ends one stays on the page, also when a form of it is not taken.
+    let (third, csrf) = (ids(&pages[2]), pages[2].hidden("csrf"));
+    assert!(pages[2].text().contains("action=\"/_auth/account/sessions?page=3\""));
+    let refused = jar.submit(&world, &path("/sessions?page=3"), &[("csrf", "x"), ("id", &third[0])]).await;
+    assert!(refused.status == 403 && ids(&refused) == third);
+    for text in ["is ended", "has ended already"] {
+        let ended = jar.submit(&world, &path("/sessions?page=3"), &[("csrf", &csrf), ("id", &third[0])]).await;
+        assert!(ended.location().starts_with("/_auth/account/sessions?page=3&done="), "{}", ended.location());
+        let page = follow(&world, &mut jar, &ended).await;
+        assert!(says_done(&page) && page.text().contains(text) && page.text().contains("<span>3 / 5</span>"), "{text}");
+        assert_eq!(ids(&page)[..4], third[1..]);
+    }
+    // The last page has lost its last one.
+    for id in ids(&pages[4]) {
+        let ended = jar.submit(&world, &path("/sessions?page=5"), &[("csrf", &csrf), ("id", &id)]).await;
+        let page = follow(&world, &mut jar, &ended).await;
+        assert!(says_done(&page) && (page.text().contains("<span>5 / 5</span>") || page.text().contains("<span>4 / 4</span>")));
+    }
+    // All others, from wherever.
+    let others = jar.submit(&world, &path("/sessions?page=4"), &[("csrf", &csrf), ("others", "1")]).await;
+    let only = follow(&world, &mut jar, &others).await;
+    assert!(says_done(&only) && ids(&only).is_empty() && !only.text().contains("<nav class=\"pages\""));
+}
+
+// Cross-cutting 5
+#[tokio::test(flavor = "multi_thread")]
+async fn many_api_tokens_stand_on_several_pages() {
+    let world = World::new().await;
+    world.register("a@example.com").await;
+    let mut jar = Jar::of(&world, "a@example.com").await;
+    let bearer = jar.session().unwrap();
+    let list = |entry: &dyn Fn(usize) -> String| (0..32).map(entry).collect::<Vec<_>>();
+    let limits = json!({
+        "name": "\"".repeat(64),
+        "expiresAt": "2031-12-31T23:59:59Z",
+        "paths": list(&|n| format!("/{}{n}/**", "<".repeat(240))),
+        "methods": list(&|n| format!("PROPFIND{}", "X".repeat(n * 7))),
+        "networks": list(&|n| format!("2001:db8:1111:2222:3333:4444:5555:66{n:02}/128")),
+    });
+    for _ in 0..25 {
+        let made = world.post(&format!("{A}/auth/tokens"), &limits).bearer(&bearer).send().await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
+    let pages = all_pages(&world, &mut jar, "/tokens").await;
+    let every: Vec<String> = pages.iter().flat_map(ids).collect();
+    assert_eq!((pages.len(), every.len(), every.iter().collect::<std::collections::BTreeSet<_>>().len()), (5, 25, 25));
+    assert!(pages[0].text().contains("and 31 more") && pages[0].text().contains("…"), "{}", pages[0].text());
+    for language in ["en", "de", "fr", "es", "pt", "ja", "zh"] {
+        let mut reader = Jar::reading(language);
+        reader.sign_in(&world, "a@example.com", "/").await;
+        weigh(&world, &reader.get(&world, &path("/tokens?page=2")).await).await;
+    }
+    assert_eq!(ids(&jar.get(&world, &path("/tokens?page=77")).await), ids(&pages[4]));
+    let (fourth, csrf) = (ids(&pages[3]), pages[3].hidden("csrf"));
+    assert!(pages[3].text().contains("action=\"/_auth/account/tokens/end?page=4\""));
+    // A quarter of an hour later it asks for the password first, and then leads back to the page.
+    world.clock.advance(Duration::from_secs(15 * MINUTES));
+    for (password, status) in [("", 403), (PASSWORD, 303)] {
+        let fields = [("csrf", csrf.as_str()), ("id", &fourth[1]), ("password", password)];
+        let answer = jar.submit(&world, &path("/tokens/end?page=4"), &fields).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        if status == 403 {
+            assert!(answer.text().contains("action=\"/_auth/account/tokens/end?page=4\""));
+            assert!(answer.text().contains("href=\"/_auth/account/tokens?page=4\""), "{}", answer.text());
+            weigh(&world, &answer).await;
+        } else {
+            assert!(answer.location().starts_with("/_auth/account/tokens?page=4&done="));
+            let page = follow(&world, &mut jar, &answer).await;
+            assert!(says_done(&page) && page.text().contains("<span>4 / 5</span>") && !ids(&page).contains(&fourth[1]));
+        }
+    }
+    assert_eq!(jar.get(&world, &path("/tokens/end?page=4")).await.location(), path("/tokens?page=4"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,7 +465,7 @@ async fn api_tokens_are_made_shown_once_and_ended() {
     assert!(again.status == 409 && !again.text().contains("np_") && again.text().contains("shown already"));
     let list = jar.get(&world, &path("/tokens")).await;
     assert!(list.text().contains("back&#60;up") && list.text().contains("/a/** /b") && list.text().contains("GET HEAD"));
-    assert!(!list.text().contains(&secret) && list.text().matches("<h2 id=\"t-").count() == 1);
+    assert!(!list.text().contains(&secret) && list.text().matches("<h2 id=\"t").count() == 1);
     // Somebody else sees and ends nothing of it, and can't take its name.
     let mut thief = Jar::of(&world, "b@example.com").await;
     let own = json!({ "name": "own" });
@@ -457,7 +580,7 @@ async fn dangers_ask_for_the_password_after_ten_minutes() {
     is_refused(&jar.submit(&world, &path("/tokens/new"), &with("wrong-wrong-wrong")).await, 401, "password");
     assert!(jar.submit(&world, &path("/tokens/new"), &with(PASSWORD)).await.text().contains("np_"));
     // Ending one: the page that asks names it.
-    let old = between(list.text(), "<h2 id=\"t-", "\"").to_owned();
+    let old = between(list.text(), "name=\"id\" value=\"", "\"").to_owned();
     let end = [("csrf", &*list.hidden("csrf")), ("id", &*old)];
     let asked = jar.submit(&world, &path("/tokens/end"), &end).await;
     is_refused(&asked, 403, "password");
