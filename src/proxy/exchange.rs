@@ -54,7 +54,8 @@ pub(super) async fn forward(
         progress: progress.as_deref(),
         // gRPC and upgrades answer when they have something to say.
         answer: if is_grpc || protocol.is_some() { upstream.stream_idle_timeout } else { upstream.response_timeout },
-        silence: upstream.stream_idle_timeout,
+        // Who has begun a body and goes no further keeps a connection to the upstream from everybody else.
+        silence: if is_grpc { upstream.stream_idle_timeout } else { upstream.stream_idle_timeout.min(upstream.response_timeout) },
         ended: how.ended.as_ref(),
         upgrade: protocol.as_ref(),
     };
