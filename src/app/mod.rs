@@ -3,6 +3,7 @@
 //!
 //! `open` opens the state, `generation` is one configuration made ready to serve, `reload` swaps it for another while it runs.
 
+mod descriptors;
 mod generation;
 mod metrics;
 pub mod migrate;
@@ -44,6 +45,7 @@ pub use self::reload::Origin;
 /// `origin` it is read again on SIGHUP and when its files change.
 pub fn serve(config: Config, notices: Vec<String>, origin: Option<Origin>) -> Result<(), Error> {
     let level = log::start(&config.log);
+    descriptors::raise(&config);
     crate::crypto::token::install_provider();
     // Before there are threads: it changes the environment.
     let inherited = Inherited::from_environment();

@@ -68,6 +68,9 @@ pub struct Activity {
     resets: AtomicU32,
     resets_since: AtomicU64,
     flooded: Notify,
+    /// Somebody else needs the place.
+    asked_to_leave: AtomicBool,
+    leave: Notify,
 }
 
 impl Activity {
@@ -88,6 +91,8 @@ impl Activity {
             resets: AtomicU32::new(0),
             resets_since: AtomicU64::new(0),
             flooded: Notify::new(),
+            asked_to_leave: AtomicBool::new(false),
+            leave: Notify::new(),
         }
     }
 
@@ -164,6 +169,29 @@ impl Activity {
     pub(super) async fn flooded(&self, most: u32) {
         while self.resets.load(Ordering::Relaxed) <= most {
             self.flooded.notified().await;
+        }
+    }
+
+    /// Whether the connection does nothing and has not been asked to leave yet.
+    pub(super) fn may_be_asked_to_leave(&self) -> bool {
+        !self.busy() && !self.asked_to_leave.load(Ordering::Relaxed)
+    }
+
+    /// Its place is needed by somebody else.
+    pub(super) fn ask_to_leave(&self) {
+        self.asked_to_leave.store(true, Ordering::Relaxed);
+        self.leave.notify_one();
+    }
+
+    /// Resolves when it was asked to leave while it did nothing.
+    pub(super) async fn asked_to_leave(&self) {
+        loop {
+            self.leave.notified().await;
+            if !self.busy() {
+                return;
+            }
+            // Something came in the meantime: another time, perhaps.
+            self.asked_to_leave.store(false, Ordering::Relaxed);
         }
     }
 

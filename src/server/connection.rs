@@ -102,6 +102,8 @@ pub async fn serve(accepted: Accepted, current: Current, tasks: Tasks) {
     };
     let activity = Activity::new(Instant::now());
     let connection = Arc::new(Connection { peer: ends.peer, info, current, activity, untaken: OnceLock::new() });
+    // Until hyper is done with it: an upgraded connection does something, whatever its clocks read.
+    let _seat = open.place.seat(&connection);
     let shared = Shared { connection, settings, tasks };
     match tls {
         None => live(Held::new(stream, open), None, shared).await,
@@ -150,6 +152,10 @@ async fn handshake(tls: &Tls, stream: Stream, shared: &Shared) -> Option<tokio_r
             shared.settings.metrics.limited(Limit::HeaderTimeout);
             None
         }
+        () = shared.connection.activity.asked_to_leave() => {
+            shared.settings.metrics.limited(Limit::Room);
+            None
+        }
     }
 }
 
@@ -187,13 +193,13 @@ where
 #[derive(Debug)]
 pub(super) struct Open {
     open: Gauge,
-    _place: Place,
+    place: Place,
 }
 
 impl Open {
     fn new(open: Gauge, place: Place) -> Self {
         open.inc();
-        Self { open, _place: place }
+        Self { open, place }
     }
 }
 

@@ -11,6 +11,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
 use super::activation::Inherited;
@@ -23,6 +24,9 @@ use crate::telemetry::metrics::Limit;
 
 /// Connections that the kernel keeps while nobody accepts.
 const BACKLOG: i32 = 4096;
+
+/// How long to wait for a place before somebody is asked again.
+const MAKE_ROOM: Duration = Duration::from_millis(200);
 
 /// How long to wait when accepting fails because the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -144,12 +148,12 @@ impl Listener {
                     // A connection that was reset in the queue says nothing about the next; no descriptors left does.
                     if !matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset) {
                         tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
         }
-        while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::from_millis(1), self.accept(&places, &metrics)).await {
+        while let Ok(Ok(accepted)) = timeout(Duration::from_millis(1), self.accept(&places, &metrics)).await {
             workers.take(accepted);
         }
     }
@@ -160,8 +164,7 @@ impl Listener {
             Some(place) => place,
             None => {
                 metrics.limited(Limit::Connections);
-                tracing::debug!("server.max_connections is reached: others have to wait");
-                places.take().await.map_err(std::io::Error::other)?
+                next_place(places).await?
             }
         };
         let socket = match self {
@@ -172,6 +175,17 @@ impl Listener {
             Self::Unix(listener, ..) => Socket::Unix(listener.accept().await?.0.into_std()?),
         };
         Ok(Accepted { socket, place })
+    }
+}
+
+/// The next place that is free, for which those who do nothing on theirs are asked to leave.
+async fn next_place(places: &Places) -> std::io::Result<Place> {
+    loop {
+        let asked = places.make_room(Instant::now());
+        tracing::debug!(asked, "server.max_connections is reached: others have to wait");
+        if let Ok(place) = timeout(MAKE_ROOM, places.take()).await {
+            return place.map_err(std::io::Error::other);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod places;
 pub mod proxy_protocol;
 pub mod redirect;
 mod residue;
+mod seats;
 pub mod serving;
 mod session;
 pub mod tls;

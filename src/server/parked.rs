@@ -42,6 +42,7 @@ pub(super) async fn wait<S: AsyncRead + AsyncWrite + Unpin>(held: &mut Held<S>, 
     };
     let mut alarm = pin!(sleep(patience));
     let mut stopped = pin!(shared.tasks.stopped());
+    let mut leave = pin!(activity.asked_to_leave());
     let mut draining = false;
     loop {
         tokio::select! {
@@ -63,6 +64,11 @@ pub(super) async fn wait<S: AsyncRead + AsyncWrite + Unpin>(held: &mut Held<S>, 
                     let now = Instant::now();
                     alarm.as_mut().reset(now + if activity.idle_for(now) < LINGER { LINGER } else { LAST_LOOK });
                 }
+            }
+            () = leave.as_mut() => {
+                settings.metrics.limited(Limit::Room);
+                let _said_or_not = timeout(GOODBYE, held.stream.shutdown()).await;
+                return Waited::Gone;
             }
             () = alarm.as_mut() => {
                 if !held.ahead().is_empty() {

@@ -1,9 +1,14 @@
-//! The places under `server.max_connections`, and their number when it changes while connections sit on them.
+//! The places under `server.max_connections`, and their number when it changes while connections sit on them. When all
+//! are taken, those who do nothing on theirs are asked to leave: see `seats`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::seats::{Seat, Seats};
 
 /// Places for connections. Clones share them.
 #[derive(Clone, Debug)]
@@ -14,6 +19,7 @@ struct Inner {
     free: Arc<Semaphore>,
     /// Taken places that are one too many each: whoever leaves takes one along.
     surplus: AtomicUsize,
+    seats: Arc<Seats>,
 }
 
 /// One place, free again when this is dropped.
@@ -26,7 +32,7 @@ pub struct Place {
 impl Places {
     /// So many.
     pub fn new(count: usize) -> Self {
-        Self(Arc::new(Inner { free: Arc::new(Semaphore::new(count)), surplus: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner { free: Arc::new(Semaphore::new(count)), surplus: AtomicUsize::new(0), seats: Arc::default() }))
     }
 
     /// A place, if one is free.
@@ -39,13 +45,18 @@ impl Places {
         Arc::clone(&self.0.free).acquire_owned().await.map(|permit| self.place(permit))
     }
 
+    /// Asks some of those to leave who do nothing, and says how many were asked.
+    pub fn make_room(&self, now: Instant) -> usize {
+        self.0.seats.make_room(now)
+    }
+
     fn place(&self, permit: OwnedSemaphorePermit) -> Place {
         Place { permit: Some(permit), places: Arc::clone(&self.0) }
     }
 
     /// From now on `after` instead of `before`. More are there at once; fewer as soon as those who are too many have left.
     pub fn resize(&self, before: usize, after: usize) {
-        let Inner { free, surplus } = &*self.0;
+        let Inner { free, surplus, seats: _ } = &*self.0;
         if let Some(less @ 1..) = before.checked_sub(after) {
             surplus.fetch_add(less - free.forget_permits(less), Ordering::AcqRel);
             return;
@@ -57,6 +68,13 @@ impl Places {
             Some(surplus - stay)
         });
         free.add_permits(more - stay);
+    }
+}
+
+impl Place {
+    /// Whoever sits here may be asked to leave, until the seat is given up.
+    pub(super) fn seat(&self, connection: &Arc<Connection>) -> Seat {
+        Seats::take(&self.places.seats, connection)
     }
 }
 

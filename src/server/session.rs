@@ -174,6 +174,7 @@ where
     let mut alarm = pin!(sleep(FIRST_LOOK.min(settings.idle_timeout).min(settings.header_timeout)));
     // First the signal to drain, then the one that it is over.
     let mut signal = pin!(tasks.stopped());
+    let mut leave = pin!(activity.asked_to_leave());
     let (mut draining, mut leaving) = (false, false);
     loop {
         tokio::select! {
@@ -197,6 +198,10 @@ where
                 activity.close();
                 signal.set(tasks.cut_off());
                 alarm.as_mut().reset(Instant::now());
+            }
+            () = leave.as_mut() => {
+                settings.metrics.limited(Limit::Room);
+                return End::Cut;
             }
             () = alarm.as_mut() => match activity.look(settings, draining, Instant::now()) {
                 Look::Again(at) => alarm.as_mut().reset(at),
@@ -252,7 +257,8 @@ where
     let mut alarm = pin!(sleep(settings.header_timeout.min(settings.idle_timeout)));
     let mut signal = pin!(tasks.stopped());
     let mut flooded = pin!(activity.flooded(settings.http2.max_resets));
-    let (mut draining, mut leaving) = (false, false);
+    let mut leave = pin!(activity.asked_to_leave());
+    let (mut draining, mut leaving, mut making_room) = (false, false, false);
     loop {
         tokio::select! {
             biased;
@@ -276,8 +282,18 @@ where
                 signal.set(tasks.cut_off());
                 alarm.as_mut().reset(Instant::now());
             }
+            () = leave.as_mut(), if !making_room => {
+                making_room = true;
+                settings.metrics.limited(Limit::Room);
+                // A word first: its client may be about to open a stream, and learns that it has to do so elsewhere.
+                serving.as_mut().graceful_shutdown();
+                alarm.as_mut().reset(Instant::now() + GOODBYE);
+            }
             () = alarm.as_mut() => {
                 let now = Instant::now();
+                if making_room && !activity.busy() {
+                    return End::Cut;
+                }
                 let (cut, waiting) = untaken.cut(settings.idle_timeout, now);
                 for _ in 0..cut {
                     settings.metrics.limited(Limit::IdleTimeout);

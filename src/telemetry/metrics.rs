@@ -59,6 +59,8 @@ impl Decided {
 pub enum Limit {
     /// `server.max_connections`: a connection had to wait in the kernel's queue.
     Connections,
+    /// A connection that did nothing was closed because others waited for a place.
+    Room,
     /// `server.header_timeout`: a head, a TLS handshake or a PROXY line took too long.
     HeaderTimeout,
     /// `server.idle_timeout`.
@@ -76,8 +78,9 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Connections,
+        Self::Room,
         Self::HeaderTimeout,
         Self::IdleTimeout,
         Self::Header,
@@ -91,6 +94,7 @@ impl Limit {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::Room => "room",
             Self::HeaderTimeout => "header_timeout",
             Self::IdleTimeout => "idle_timeout",
             Self::Header => "header",
