@@ -19,6 +19,15 @@ const SHARD_CAPACITY: usize = 100_000 / SHARDS;
 /// for a look at the whole shard once in some hundred times.
 const SHARD_KEPT: usize = SHARD_CAPACITY - SHARD_CAPACITY / 8;
 
+/// A limit as the client is told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quota {
+    /// What it limits: letters and `-`.
+    pub name: &'static str,
+    /// How much of it.
+    pub rate: Rate,
+}
+
 /// What became of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -26,8 +35,6 @@ pub enum Verdict {
     Allowed {
         /// How many may follow at once.
         remaining: u32,
-        /// The burst.
-        limit: u32,
         /// Until the whole burst is there again.
         reset: Duration,
     },
@@ -35,8 +42,8 @@ pub enum Verdict {
     Refused {
         /// Until the next one may come; never zero.
         retry_after: Duration,
-        /// The burst.
-        limit: u32,
+        /// The limit.
+        quota: Quota,
     },
 }
 
@@ -50,7 +57,7 @@ impl Verdict {
 /// A limit on how often each client network may do something.
 #[derive(Debug)]
 pub struct Limiter {
-    rate: Rate,
+    quota: Quota,
     measure: Measure,
     shards: [Mutex<HashMap<IpAddr, Bucket>>; SHARDS],
     /// Keyed at random, so that nobody can aim many networks at one shard.
@@ -59,15 +66,15 @@ pub struct Limiter {
 
 impl Limiter {
     /// A limiter of `rate.count` attempts in `rate.per`, all of which may come at once. A count of zero counts as one.
-    pub fn new(rate: Rate) -> Self {
-        Self { rate, measure: Measure::new(rate), shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+    pub fn new(name: &'static str, rate: Rate) -> Self {
+        let quota = Quota { name, rate: Rate { count: rate.count.max(1), ..rate } };
+        Self { quota, measure: Measure::new(rate), shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
     }
 
     /// The limiter of a rate: `before` itself, with all that it has counted, if its rate is the same.
-    pub fn of(rate: Option<Rate>, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
-        let rate = rate?;
-        let same = before.filter(|before| before.rate == rate);
-        Some(same.map_or_else(|| Arc::new(Self::new(rate)), Arc::clone))
+    pub fn of(name: &'static str, rate: Option<Rate>, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+        let made = Self::new(name, rate?);
+        Some(before.filter(|before| before.quota == made.quota).map_or_else(|| Arc::new(made), Arc::clone))
     }
 
     /// Takes one attempt of the client's [`network`].
@@ -78,17 +85,18 @@ impl Limiter {
         let key = network(key);
         let shard = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         let Some(shard) = self.shards.get(shard) else {
-            return Verdict::Refused { retry_after: Duration::from_secs(1), limit: self.measure.count };
+            return Verdict::Refused { retry_after: Duration::from_secs(1), quota: self.quota };
         };
         // A bucket is whole after each step, so a panic elsewhere leaves nothing half done.
         let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.get_mut(&key) {
-            return bucket.take(&self.measure, now);
-        }
-        if buckets.len() >= SHARD_CAPACITY {
+        if !buckets.contains_key(&key) && buckets.len() >= SHARD_CAPACITY {
             make_room(&mut buckets, &self.measure, now);
         }
-        buckets.entry(key).or_insert(Bucket { level: self.measure.full, at: now }).take(&self.measure, now)
+        let bucket = buckets.entry(key).or_insert(Bucket { level: self.measure.full, at: now });
+        match bucket.take(&self.measure, now) {
+            Ok((remaining, reset)) => Verdict::Allowed { remaining, reset },
+            Err(retry_after) => Verdict::Refused { retry_after, quota: self.quota },
+        }
     }
 
     /// Networks that are remembered, for a metric.
@@ -151,19 +159,19 @@ impl Bucket {
         self.level.saturating_add(elapsed.saturating_mul(measure.count.into())).min(measure.full)
     }
 
-    fn take(&mut self, measure: &Measure, now: Timestamp) -> Verdict {
+    /// How many more there may be, and until when the burst is whole again; or how long to wait.
+    fn take(&mut self, measure: &Measure, now: Timestamp) -> Result<(u32, Duration), Duration> {
         let level = self.level(measure, now);
         self.at = self.at.max(now);
-        let limit = measure.count;
         match level.checked_sub(measure.cost) {
             Some(left) => {
                 self.level = left;
                 let remaining = u32::try_from(left / measure.cost).unwrap_or(u32::MAX);
-                Verdict::Allowed { remaining, limit, reset: measure.time_for(measure.full - left) }
+                Ok((remaining, measure.time_for(measure.full - left)))
             }
             None => {
                 self.level = level;
-                Verdict::Refused { retry_after: measure.time_for(measure.cost - level), limit }
+                Err(measure.time_for(measure.cost - level))
             }
         }
     }
@@ -205,12 +213,18 @@ mod tests {
 
     #[test]
     fn the_burst_and_then_the_rate() {
-        let limiter = Limiter::new(MINUTE);
-        assert_eq!(limiter.take(v4(1), at(0)), Verdict::Allowed { remaining: 29, limit: 30, reset: Duration::from_secs(2) });
+        let limiter = Limiter::new("test", MINUTE);
+        assert_eq!(limiter.take(v4(1), at(0)), Verdict::Allowed { remaining: 29, reset: Duration::from_secs(2) });
         assert_eq!(drain(&limiter, v4(1), at(0)), 29);
-        assert_eq!(limiter.take(v4(1), at(0)), Verdict::Refused { retry_after: Duration::from_secs(2), limit: 30 });
-        assert_eq!(limiter.take(v4(1), at(1999)), Verdict::Refused { retry_after: Duration::from_millis(1), limit: 30 });
-        assert_eq!(limiter.take(v4(1), at(2000)), Verdict::Allowed { remaining: 0, limit: 30, reset: Duration::from_mins(1) });
+        assert_eq!(
+            limiter.take(v4(1), at(0)),
+            Verdict::Refused { retry_after: Duration::from_secs(2), quota: Quota { name: "test", rate: MINUTE } }
+        );
+        assert_eq!(
+            limiter.take(v4(1), at(1999)),
+            Verdict::Refused { retry_after: Duration::from_millis(1), quota: Quota { name: "test", rate: MINUTE } }
+        );
+        assert_eq!(limiter.take(v4(1), at(2000)), Verdict::Allowed { remaining: 0, reset: Duration::from_mins(1) });
         assert_eq!(drain(&limiter, v4(1), at(2000)), 0);
         // Others have buckets of their own, and an hour brings back the burst and no more.
         assert_eq!(drain(&limiter, v4(2), at(2000)), 30);
@@ -225,14 +239,14 @@ mod tests {
         assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
         assert_eq!(network("::1".parse().unwrap()), "::".parse::<IpAddr>().unwrap());
-        let limiter = Limiter::new(Rate { count: 1, ..MINUTE });
+        let limiter = Limiter::new("test", Rate { count: 1, ..MINUTE });
         assert!(limiter.take("::ffff:203.0.113.7".parse().unwrap(), at(0)).is_allowed());
         assert!(!limiter.take("203.0.113.7".parse().unwrap(), at(0)).is_allowed());
     }
 
     #[test]
     fn a_clock_that_goes_back_gives_nothing() {
-        let limiter = Limiter::new(MINUTE);
+        let limiter = Limiter::new("test", MINUTE);
         drain(&limiter, v4(1), at(100_000));
         assert_eq!(drain(&limiter, v4(1), at(0)), 0);
         assert_eq!(drain(&limiter, v4(1), at(100_000)), 0);
@@ -247,7 +261,7 @@ mod tests {
             Rate { count: 1, per: Duration::from_nanos(1) },
             Rate { count: 1_000_000, per: Duration::from_millis(1) },
         ] {
-            let limiter = Limiter::new(rate);
+            let limiter = Limiter::new("test", rate);
             assert!(limiter.take(v4(1), Timestamp::from_millis(i64::MIN)).is_allowed());
             let _: Verdict = limiter.take(v4(1), Timestamp::MAX);
             let _: Verdict = limiter.take(v4(1), at(0));
@@ -257,7 +271,7 @@ mod tests {
     // RL-3: 200,000 networks fit, none of them is refused, and who was empty before stays empty.
     #[test]
     fn floods_neither_fill_the_memory_nor_free_an_attacker() {
-        let limiter = Limiter::new(MINUTE);
+        let limiter = Limiter::new("test", MINUTE);
         let attackers: Vec<IpAddr> = (0..100).map(v4).collect();
         for &attacker in &attackers {
             assert_eq!(drain(&limiter, attacker, at(0)), 30);
@@ -274,7 +288,7 @@ mod tests {
 
     #[test]
     fn full_buckets_are_forgotten_first() {
-        let limiter = Limiter::new(MINUTE);
+        let limiter = Limiter::new("test", MINUTE);
         for number in 0..u32::try_from(SHARDS * SHARD_CAPACITY * 2).unwrap() {
             limiter.take(v4(number), at(0));
         }
@@ -289,7 +303,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_more_than_burst_and_rate(count in 1_u32..20, per in 1_u64..5000, steps in prop::collection::vec(0_i64..400, 1..200)) {
-            let limiter = Limiter::new(Rate { count, per: Duration::from_millis(per) });
+            let limiter = Limiter::new("test", Rate { count, per: Duration::from_millis(per) });
             let mut now = 0;
             let mut allowed = Vec::new();
             for step in steps {
@@ -310,10 +324,10 @@ mod tests {
 
         #[test]
         fn after_the_wait_it_is_allowed_and_not_before(count in 1_u32..20, per in 1_u64..5000, start in 0_i64..10_000) {
-            let limiter = Limiter::new(Rate { count, per: Duration::from_millis(per) });
+            let limiter = Limiter::new("test", Rate { count, per: Duration::from_millis(per) });
             drain(&limiter, v4(1), at(start));
-            let Verdict::Refused { retry_after, limit } = limiter.take(v4(1), at(start)) else { panic!("drained") };
-            prop_assert_eq!(limit, count);
+            let Verdict::Refused { retry_after, quota } = limiter.take(v4(1), at(start)) else { panic!("drained") };
+            prop_assert_eq!(quota.rate.count, count);
             let wait = i64::try_from(retry_after.as_millis()).unwrap();
             prop_assert!(wait > 0);
             prop_assert!(!limiter.take(v4(1), at(start + wait - 1)).is_allowed());

@@ -89,7 +89,7 @@ impl Generation {
             cookies: Names::from(&config.sessions.cookie, config.server.is_https()),
             prefix: config.server.prefix.clone(),
             tasks: lasting.requests.clone(),
-            limiter: Limiter::of(config.limits.requests_per_ip, limiter),
+            limiter: Limiter::of("requests", config.limits.requests_per_ip, limiter),
             always_second_factor: config.two_factor.always_required,
             announcement: Announcement::new(&config.identity, &config.upstreams, &config.accounts.admin_group),
             assertion: config.identity.assertion.clone(),

@@ -7,6 +7,7 @@ use super::register::parse_display_name;
 use super::session::Begin;
 use super::{Auth, Client, Error, Issued};
 use crate::clock::Timestamp;
+use crate::crypto::password::Asker;
 use crate::model::{Action, Amr, AvatarUrl, Secret, User};
 use crate::store::SessionSelector;
 
@@ -89,7 +90,7 @@ impl Auth {
     /// Hashes and stores a new password; `password_changed_at` moves on, which voids pending logins and what Basic
     /// authentication remembers.
     pub(super) async fn set_password(&self, user: &User, new: Secret<String>, now: Timestamp) -> Result<User, Error> {
-        let hash = self.hasher.hash(new).await?;
+        let hash = self.hasher.hash(new, Asker::Known).await?;
         self.change_user(user.id, now, |user| {
             user.password = hash.clone();
             // Two changes within one millisecond are still two.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Auth, Client, Counters, Error};
 use crate::clock::Timestamp;
 use crate::crypto::digest;
+use crate::crypto::password::{Asker, Place};
 use crate::limit::{self, Verdict};
 use crate::model::{Digest, Email, LockChange, LockKey, User, UserId};
 
@@ -42,23 +43,27 @@ impl Auth {
     fn refuse_over_limit(&self, verdict: Verdict) -> Result<(), Error> {
         match verdict {
             Verdict::Allowed { .. } => Ok(()),
-            Verdict::Refused { retry_after, limit } => {
+            Verdict::Refused { retry_after, quota } => {
                 Counters::add(&self.counters.logins_limited);
-                Err(Error::TooManyAttempts { retry_after, limit: Some(limit) })
+                Err(Error::TooManyAttempts { retry_after, quota: Some(quota) })
             }
         }
     }
 
-    /// Counts an attempt with a password for an account, which need not exist.
+    /// Counts an attempt with a password for an account, which need not exist. The place in the hasher's queue comes first:
+    /// what can't be checked anyway costs the store nothing, and counts for nothing.
     pub(super) async fn attempt_password(
         &self,
         email: &Email,
         known: Option<&User>,
+        asker: Asker,
         client: &Client,
         now: Timestamp,
-    ) -> Result<Attempt, Error> {
+    ) -> Result<(Place<'_>, Attempt), Error> {
         let account = account_digest(email);
         let device = known.and_then(|user| self.device_of(user.id, client));
+        let asker = if device.is_some() { Asker::Known } else { asker };
+        let place = self.hasher.place(asker).inspect_err(|_| Counters::add(&self.counters.hashes_refused))?;
         let network = limit::network(client.ip);
         let (counted, address) = match device {
             Some(device) => (vec![LockKey::Device(device)], None),
@@ -67,7 +72,7 @@ impl Auth {
             }
             None => (vec![LockKey::Account(account)], None),
         };
-        self.attempt(counted, address, now).await
+        Ok((place, self.attempt(counted, address, now).await?))
     }
 
     /// Counts an attempt with a code for an account. The counter belongs to the account and outlives the flow, a
@@ -98,7 +103,7 @@ impl Auth {
 
     fn refused(&self, retry_after: Duration) -> Error {
         Counters::add(&self.counters.logins_limited);
-        Error::TooManyAttempts { retry_after, limit: None }
+        Error::TooManyAttempts { retry_after, quota: None }
     }
 
     /// The attempt was right: the account's failures are forgotten. The address's are not, or an attacker's own account

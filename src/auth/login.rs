@@ -8,7 +8,7 @@ use super::session::Begin;
 use super::{Auth, Client, Counters, Error, Issued, parse_email};
 use crate::clock::Timestamp;
 use crate::crypto::digest;
-use crate::crypto::password::Verdict;
+use crate::crypto::password::{Asker, Verdict};
 use crate::crypto::token::PendingClaims;
 use crate::model::{Action, Amr, Digest, Email, Fitness, LockChange, LockKey, LockPolicy, Secret, User, UserId};
 use crate::store::Purpose;
@@ -168,13 +168,12 @@ impl Auth {
         now: Timestamp,
     ) -> Result<User, Error> {
         let user = self.store.user_by_email(email).await?;
-        let attempt = self.attempt_password(email, user.as_ref(), client, now).await?;
+        let (place, attempt) = self.attempt_password(email, user.as_ref(), Asker::Stranger, client, now).await?;
         let hash = user.as_ref().map(|user| user.password.clone());
-        let verdict = match self.hasher.verify(password.clone(), hash).await {
+        let verdict = match self.hasher.verify(place, password.clone(), hash).await {
             Ok(verdict) => verdict,
             Err(busy) => {
                 // Not checked, so not counted.
-                Counters::add(&self.counters.hashes_refused);
                 self.take_back(attempt, now).await?;
                 return Err(busy.into());
             }
@@ -199,7 +198,7 @@ impl Auth {
 
     /// Replaces a hash with weaker parameters than are configured. The password stays, so sessions do too.
     async fn rehash(&self, user: &User, password: Secret<String>, now: Timestamp) -> Result<User, Error> {
-        let hash = self.hasher.hash(password).await?;
+        let hash = self.hasher.hash(password, Asker::Known).await?;
         let old = user.password.clone();
         self.change_user(user.id, now, |user| {
             if user.password == old {

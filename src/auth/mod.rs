@@ -44,6 +44,7 @@ use crate::tasks::Tasks;
 use live::Live;
 
 pub use crate::crypto::password_rules::{Hint, PasswordProblem};
+pub use crate::limit::Quota;
 
 /// The parts of the configuration that the use cases read.
 #[derive(Clone, Debug)]
@@ -70,8 +71,8 @@ impl Current {
     fn new(settings: Settings, before: Option<&Self>) -> Self {
         let old = |limiter: fn(&Self) -> Option<&Arc<Limiter>>| before.and_then(limiter);
         Self {
-            attempts: Limiter::of(settings.limits.auth_per_ip, old(|before| before.attempts.as_ref())),
-            registrations: Limiter::of(settings.limits.register_per_ip, old(|before| before.registrations.as_ref())),
+            attempts: Limiter::of("sign-in", settings.limits.auth_per_ip, old(|before| before.attempts.as_ref())),
+            registrations: Limiter::of("registration", settings.limits.register_per_ip, old(|before| before.registrations.as_ref())),
             settings: Arc::new(settings),
         }
     }
@@ -364,8 +365,8 @@ pub enum Error {
     TooManyAttempts {
         /// When to try again.
         retry_after: Duration,
-        /// How many attempts the exhausted bucket allows, when it was a bucket.
-        limit: Option<u32>,
+        /// What is exhausted, when it is a bucket and not a back-off.
+        quota: Option<Quota>,
     },
     /// There is no such thing, or it is somebody else's.
     #[error("not found")]

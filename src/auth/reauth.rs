@@ -9,7 +9,7 @@ use super::login::SecondFactor;
 use super::session::Begin;
 use super::{Auth, Client, Error, Issued};
 use crate::clock::Timestamp;
-use crate::crypto::password::Verdict;
+use crate::crypto::password::{Asker, Verdict};
 use crate::model::{Action, Amr, Fitness, Secret, User};
 use crate::store::SessionSelector;
 
@@ -80,8 +80,8 @@ impl Auth {
 
     /// Checks the password of somebody who is signed in, with the same back-off as a sign-in.
     pub(super) async fn prove_password(&self, user: &User, password: Secret<String>, client: &Client, now: Timestamp) -> Result<(), Error> {
-        let attempt = self.attempt_password(&user.email, Some(user), client, now).await?;
-        let verdict = match self.hasher.verify(password, Some(user.password.clone())).await {
+        let (place, attempt) = self.attempt_password(&user.email, Some(user), Asker::Known, client, now).await?;
+        let verdict = match self.hasher.verify(place, password, Some(user.password.clone())).await {
             Ok(verdict) => verdict,
             Err(busy) => {
                 self.take_back(attempt, now).await?;

@@ -7,6 +7,7 @@ use super::session::Begin;
 use super::{Auth, Client, Counters, Error, Issued, parse_email};
 use crate::clock::Timestamp;
 use crate::config::Registration;
+use crate::crypto::password::Asker;
 use crate::crypto::password_rules;
 use crate::model::{Action, Amr, DisplayName, Email, Group, Secret, TwoFactor, User, UserId};
 
@@ -72,7 +73,7 @@ impl Auth {
     /// Hashes and stores. `by_administrator` lets the address of a deleted account be used again.
     pub(super) async fn insert_account(&self, account: CheckedAccount, by_administrator: bool, now: Timestamp) -> Result<User, Error> {
         let id = UserId::new();
-        let hash = self.hasher.hash(account.password).await?;
+        let hash = self.hasher.hash(account.password, Asker::Stranger).await?;
         let user = User {
             id,
             revision: 0,

@@ -245,7 +245,7 @@ pub struct Argon2 {
     pub iterations: u32,
     /// Lanes.
     pub parallelism: u32,
-    /// Hashes at a time; 0: the cores, at most 4.
+    /// Hashes at a time; 0: one fewer than there are cores, at least 1 and at most 4.
     pub max_concurrent: usize,
 }
 

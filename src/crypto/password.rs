@@ -1,19 +1,18 @@
-//! Passwords: argon2id (RFC 9106) in PHC strings. What a new one must be is in `password_rules`.
+//! Who may have a password hashed, and when; how is in `phc`. What a new one must be is in `password_rules`.
 //!
 //! A hash takes some 20 ms of a core and 19 MiB, so an attacker who may start them at will takes the machine. Hence
-//! the order here: a bounded queue, a bounded number of hashes at a time, and the same work whether there is an account
-//! or not (requirements ENUM-1, NP-6).
+//! the order here: a bounded queue, in which some places are for people who are known; a bounded number of hashes at a
+//! time, on threads that stand back; and the same work whether there is an account or not (requirements ENUM-1, NP-6).
 
-use std::hint::black_box;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Params, Version};
+use argon2::Params;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::random;
+use super::aside;
+use super::phc::{hash, verify};
 use crate::config;
 use crate::model::Secret;
 
@@ -23,8 +22,8 @@ pub const MAX_BYTES: usize = 1024;
 /// Attempts that may wait for their turn; the next one is told to come back.
 const MAX_WAITING: usize = 64;
 
-/// Bytes of a salt (RFC 9106, section 3.1).
-const SALT: usize = 16;
+/// Further ones, for people who are known: a flood of strangers does not keep them out.
+const MAX_KNOWN_WAITING: usize = 16;
 
 /// What came of comparing a password with its hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +42,15 @@ pub enum Verdict {
 #[error("too many passwords are being checked at the moment")]
 pub struct Busy;
 
+/// Whom a place in the queue is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asker {
+    /// Anybody.
+    Stranger,
+    /// Somebody who is signed in, or whose browser the owner of the account has signed in with.
+    Known,
+}
+
 /// Hashes and compares passwords, a few at a time. Share one in an [`Arc`]: its bounds are the process's.
 #[derive(Debug)]
 pub struct PasswordHasher {
@@ -56,8 +64,7 @@ impl PasswordHasher {
     /// A hasher with the configured cost. A cost that argon2 can't have becomes OWASP's minimum (19 MiB, 2 passes).
     pub fn new(settings: &config::Argon2) -> Self {
         let at_once = match settings.max_concurrent {
-            // More than the cores only makes each hash slower, and takes its memory all the same.
-            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            0 => default_at_once(std::thread::available_parallelism().map_or(1, NonZero::get)),
             some => some.min(Semaphore::MAX_PERMITS),
         };
         Self {
@@ -68,17 +75,22 @@ impl PasswordHasher {
         }
     }
 
+    /// A place in the queue, to be taken before an attempt costs anything else.
+    pub fn place(&self, asker: Asker) -> Result<Place<'_>, Busy> {
+        Place::take(&self.waiting, asker)
+    }
+
     /// The PHC string for a new password, which [`super::password_rules::check`] has passed.
-    pub async fn hash(&self, password: Secret<String>) -> Result<Secret<String>, Busy> {
+    pub async fn hash(&self, password: Secret<String>, asker: Asker) -> Result<Secret<String>, Busy> {
         let params = self.params.clone();
-        self.run(move || hash(&params, &password)).await?.ok_or(Busy)
+        self.run(self.place(asker)?, move || hash(&params, &password)).await?.ok_or(Busy)
     }
 
     /// Whether `password` is the one that `phc` was made from. `None`: there is no such account; the answer is
     /// [`Verdict::Wrong`] after the same work.
-    pub async fn verify(&self, password: Secret<String>, phc: Option<Secret<String>>) -> Result<Verdict, Busy> {
+    pub async fn verify(&self, place: Place<'_>, password: Secret<String>, phc: Option<Secret<String>>) -> Result<Verdict, Busy> {
         let params = self.params.clone();
-        self.run(move || verify(&params, &password, phc.as_ref())).await
+        self.run(place, move || verify(&params, &password, phc.as_ref())).await
     }
 
     /// Hashes done since the start, for a metric.
@@ -86,17 +98,16 @@ impl PasswordHasher {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Attempts that wait for their turn, for a metric.
+    /// Attempts that have a place and not yet their turn, for a metric.
     pub fn queue_len(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` on a blocking thread when its turn comes.
-    #[expect(clippy::disallowed_methods, reason = "bounded by the turns; a hash that shutdown does not wait for changes nothing")]
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        let turn = self.turn().await?;
+    /// Runs `work` on a thread that stands back, when its turn comes.
+    async fn run<T: Send + 'static>(&self, place: Place<'_>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+        let turn = self.turn(place).await?;
         let done = Arc::clone(&self.done);
-        let running = tokio::task::spawn_blocking(move || {
+        let running = aside::run("hash", move || {
             let result = work();
             done.fetch_add(1, Ordering::Relaxed);
             // The turn ends with the work and not with the request: one that is given up goes on burning its core.
@@ -109,23 +120,31 @@ impl PasswordHasher {
         })
     }
 
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, Busy> {
-        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
-            return Ok(turn);
-        }
-        let _place = Place::take(&self.waiting)?;
+    async fn turn(&self, _place: Place<'_>) -> Result<OwnedSemaphorePermit, Busy> {
         Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Busy)
     }
 }
 
+/// How many at a time where nobody says: a core less than there are, so that requests which need none find one free, at
+/// least one and at most 4. More than the cores would only make each hash slower, and take its memory all the same.
+fn default_at_once(cores: usize) -> usize {
+    cores.saturating_sub(1).clamp(1, 4)
+}
+
 /// A place in the queue; given back when dropped, so also by a request that is given up.
-struct Place<'a>(&'a AtomicUsize);
+#[derive(Debug)]
+#[must_use = "it holds a place"]
+pub struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize) -> Result<Self, Busy> {
+    fn take(waiting: &'a AtomicUsize, asker: Asker) -> Result<Self, Busy> {
+        let most = match asker {
+            Asker::Stranger => MAX_WAITING,
+            Asker::Known => MAX_WAITING + MAX_KNOWN_WAITING,
+        };
         let place = Self(waiting);
         // Taken first and looked at then: the bound holds however many come at once.
-        if waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING { Ok(place) } else { Err(Busy) }
+        if waiting.fetch_add(1, Ordering::Relaxed) < most { Ok(place) } else { Err(Busy) }
     }
 }
 
@@ -133,72 +152,6 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn argon2id(params: &Params) -> Argon2<'static> {
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-}
-
-fn hash(params: &Params, password: &Secret<String>) -> Option<Secret<String>> {
-    let salt = random::bytes::<SALT>();
-    match argon2id(params).hash_password_with_salt(password.expose().as_bytes(), &salt) {
-        Ok(hash) => Some(Secret::new(hash.to_string())),
-        Err(error) => {
-            tracing::error!(%error, "hashing a password failed");
-            None
-        }
-    }
-}
-
-fn verify(params: &Params, password: &Secret<String>, phc: Option<&Secret<String>>) -> Verdict {
-    let password = password.expose().as_bytes();
-    let hash = phc.filter(|_| password.len() <= MAX_BYTES).and_then(|phc| parse_argon2id(phc.expose()));
-    let Some((hash, stored)) = hash else {
-        dummy_work(params);
-        return Verdict::Wrong;
-    };
-    // The parameters are those of the stored string.
-    match argon2id(params).verify_password(password, &hash) {
-        Ok(()) => Verdict::Right { outdated: weaker(&stored, params) },
-        Err(argon2::password_hash::Error::PasswordInvalid) => Verdict::Wrong,
-        Err(error) => {
-            tracing::warn!(%error, "a stored password hash can't be used");
-            dummy_work(params);
-            Verdict::Wrong
-        }
-    }
-}
-
-/// A stored hash, if it is a whole argon2id PHC string. Others are named in the log, without the hash.
-fn parse_argon2id(phc: &str) -> Option<(PasswordHash, Params)> {
-    let Ok(hash) = PasswordHash::new(phc) else {
-        tracing::warn!("a stored password hash is not a PHC string");
-        return None;
-    };
-    if hash.algorithm != ARGON2ID_IDENT {
-        tracing::warn!(algorithm = %hash.algorithm, "a stored password hash is of a kind that is not taken");
-        return None;
-    }
-    let params = Params::try_from(&hash).ok().filter(|_| hash.salt.is_some() && hash.hash.is_some());
-    if params.is_none() {
-        tracing::warn!("a stored password hash lacks a part, or has parameters that argon2 can't have");
-    }
-    Some((hash, params?))
-}
-
-/// What a comparison costs, for an attempt that is lost already.
-fn dummy_work(params: &Params) {
-    let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
-    let done = argon2id(params).hash_password_into(b"no password", &[0; SALT], &mut out);
-    if let Err(error) = done {
-        tracing::error!(%error, "hashing a password failed");
-    }
-    black_box(out);
-}
-
-/// Whether a hash costs an attacker less than the configuration wants. More lanes don't: memory and passes do.
-fn weaker(stored: &Params, wanted: &Params) -> bool {
-    stored.m_cost() < wanted.m_cost() || stored.t_cost() < wanted.t_cost()
 }
 
 #[cfg(test)]
@@ -209,6 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::crypto::phc::missing_work;
 
     const CHEAP: config::Argon2 = config::Argon2 { memory_kib: 64, iterations: 2, parallelism: 1, max_concurrent: 1 };
 
@@ -216,15 +170,29 @@ mod tests {
         Secret::from(text)
     }
 
+    impl PasswordHasher {
+        async fn hash_for_anybody(&self, password: Secret<String>) -> Result<Secret<String>, Busy> {
+            self.hash(password, Asker::Stranger).await
+        }
+
+        async fn verify_for_anybody(&self, password: Secret<String>, phc: Option<Secret<String>>) -> Result<Verdict, Busy> {
+            self.verify(self.place(Asker::Stranger)?, password, phc).await
+        }
+
+        async fn any_turn(&self) -> OwnedSemaphorePermit {
+            self.turn(self.place(Asker::Stranger).unwrap()).await.unwrap()
+        }
+    }
+
     #[tokio::test]
     async fn a_password_is_right_and_others_are_wrong() {
         let hasher = PasswordHasher::new(&CHEAP);
-        let phc = hasher.hash(secret("correct horse")).await.unwrap();
+        let phc = hasher.hash_for_anybody(secret("correct horse")).await.unwrap();
         assert!(phc.expose().starts_with("$argon2id$v=19$m=64,t=2,p=1$"));
-        assert_ne!(hasher.hash(secret("correct horse")).await.unwrap(), phc);
-        assert_eq!(hasher.verify(secret("correct horse"), Some(phc.clone())).await, Ok(Verdict::Right { outdated: false }));
+        assert_ne!(hasher.hash_for_anybody(secret("correct horse")).await.unwrap(), phc);
+        assert_eq!(hasher.verify_for_anybody(secret("correct horse"), Some(phc.clone())).await, Ok(Verdict::Right { outdated: false }));
         for wrong in ["", "correct hors", "correct horse ", "Correct horse", "correct horse\0"] {
-            assert_eq!(hasher.verify(secret(wrong), Some(phc.clone())).await, Ok(Verdict::Wrong), "{wrong:?}");
+            assert_eq!(hasher.verify_for_anybody(secret(wrong), Some(phc.clone())).await, Ok(Verdict::Wrong), "{wrong:?}");
         }
     }
 
@@ -241,26 +209,26 @@ mod tests {
     #[tokio::test]
     async fn unknown_accounts_cost_the_same_work() {
         let hasher = PasswordHasher::new(&CHEAP);
-        let phc = hasher.hash(secret("correct horse")).await.unwrap();
+        let phc = hasher.hash_for_anybody(secret("correct horse")).await.unwrap();
         let before = hasher.hashes_done();
-        assert_eq!(hasher.verify(secret("wrong"), Some(phc)).await, Ok(Verdict::Wrong));
-        assert_eq!(hasher.verify(secret("wrong"), None).await, Ok(Verdict::Wrong));
+        assert_eq!(hasher.verify_for_anybody(secret("wrong"), Some(phc)).await, Ok(Verdict::Wrong));
+        assert_eq!(hasher.verify_for_anybody(secret("wrong"), None).await, Ok(Verdict::Wrong));
         assert_eq!(hasher.hashes_done(), before + 2);
         // Nor is there a password that the dummy takes for right.
-        assert_eq!(hasher.verify(secret("no password"), None).await, Ok(Verdict::Wrong));
-        assert_eq!(hasher.verify(secret(""), None).await, Ok(Verdict::Wrong));
+        assert_eq!(hasher.verify_for_anybody(secret("no password"), None).await, Ok(Verdict::Wrong));
+        assert_eq!(hasher.verify_for_anybody(secret(""), None).await, Ok(Verdict::Wrong));
     }
 
     #[tokio::test]
     async fn weaker_hashes_are_outdated() {
-        let phc = PasswordHasher::new(&CHEAP).hash(secret("correct horse")).await.unwrap();
+        let phc = PasswordHasher::new(&CHEAP).hash_for_anybody(secret("correct horse")).await.unwrap();
         for (wanted, outdated) in [
             (CHEAP, false),
             (config::Argon2 { memory_kib: 65, ..CHEAP }, true),
             (config::Argon2 { iterations: 3, ..CHEAP }, true),
             (config::Argon2 { memory_kib: 63, iterations: 1, ..CHEAP }, false),
         ] {
-            let verdict = PasswordHasher::new(&wanted).verify(secret("correct horse"), Some(phc.clone())).await;
+            let verdict = PasswordHasher::new(&wanted).verify_for_anybody(secret("correct horse"), Some(phc.clone())).await;
             assert_eq!(verdict, Ok(Verdict::Right { outdated }), "{wanted:?}");
         }
     }
@@ -268,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn unusable_hashes_are_never_right() {
         let hasher = PasswordHasher::new(&CHEAP);
-        let phc = hasher.hash(secret("password")).await.unwrap();
+        let phc = hasher.hash_for_anybody(secret("password")).await.unwrap();
         let phc = phc.expose();
         let (without_hash, _) = phc.rsplit_once('$').unwrap();
         let (without_salt, _) = without_hash.rsplit_once('$').unwrap();
@@ -291,7 +259,7 @@ mod tests {
             "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW",
             "$pbkdf2-sha256$i=1000$c29tZXNhbHQ$AAAA",
         ] {
-            assert_eq!(hasher.verify(secret("password"), Some(secret(bad))).await, Ok(Verdict::Wrong), "{bad:?}");
+            assert_eq!(hasher.verify_for_anybody(secret("password"), Some(secret(bad))).await, Ok(Verdict::Wrong), "{bad:?}");
         }
     }
 
@@ -303,9 +271,9 @@ mod tests {
             [(0, Verdict::Right { outdated: false }), (1024, Verdict::Right { outdated: false }), (1025, Verdict::Wrong)]
         {
             let password = "x".repeat(length);
-            let phc = hasher.hash(secret(&password)).await.unwrap();
-            assert_eq!(hasher.verify(secret(&password), Some(phc.clone())).await, Ok(verdict), "{length}");
-            assert_eq!(hasher.verify(secret(&format!("{password}x")), Some(phc)).await, Ok(Verdict::Wrong), "{length}");
+            let phc = hasher.hash_for_anybody(secret(&password)).await.unwrap();
+            assert_eq!(hasher.verify_for_anybody(secret(&password), Some(phc.clone())).await, Ok(verdict), "{length}");
+            assert_eq!(hasher.verify_for_anybody(secret(&format!("{password}x")), Some(phc)).await, Ok(Verdict::Wrong), "{length}");
         }
     }
 
@@ -313,18 +281,23 @@ mod tests {
     #[tokio::test]
     async fn the_queue_is_bounded() {
         let hasher = PasswordHasher::new(&CHEAP);
-        let turn = hasher.turn().await.unwrap();
+        let turn = hasher.any_turn().await;
         let mut context = Context::from_waker(Waker::noop());
-        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(hasher.verify(secret("x"), None))).collect();
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(hasher.verify_for_anybody(secret("x"), None))).collect();
         assert!(waiting.iter_mut().all(|attempt| attempt.as_mut().poll(&mut context).is_pending()));
         assert_eq!(hasher.queue_len(), MAX_WAITING);
-        assert_eq!(hasher.verify(secret("x"), None).await, Err(Busy));
-        assert_eq!(hasher.hash(secret("x")).await, Err(Busy));
+        assert_eq!(hasher.verify_for_anybody(secret("x"), None).await, Err(Busy));
+        assert_eq!(hasher.hash_for_anybody(secret("x")).await, Err(Busy));
         assert_eq!(hasher.queue_len(), MAX_WAITING);
+
+        // Those who are known have places of their own beyond that, and these end too.
+        let known: Vec<_> = (0..MAX_KNOWN_WAITING).map(|_| hasher.place(Asker::Known).unwrap()).collect();
+        assert!(hasher.place(Asker::Known).is_err());
+        drop(known);
 
         drop(waiting.pop());
         assert_eq!(hasher.queue_len(), MAX_WAITING - 1);
-        assert!(pin!(hasher.verify(secret("x"), None)).poll(&mut context).is_pending());
+        assert!(pin!(hasher.verify_for_anybody(secret("x"), None)).poll(&mut context).is_pending());
 
         drop(turn);
         for attempt in waiting {
@@ -338,12 +311,34 @@ mod tests {
     async fn who_gives_up_keeps_the_turn_until_the_work_is_done() {
         let hasher = PasswordHasher::new(&CHEAP);
         {
-            let mut attempt = pin!(hasher.hash(secret("x")));
+            let mut attempt = pin!(hasher.hash_for_anybody(secret("x")));
             assert!(matches!(attempt.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
         }
-        let turn = hasher.turn().await.unwrap();
+        let turn = hasher.any_turn().await;
         assert_eq!(hasher.hashes_done(), 1);
         drop(turn);
+    }
+
+    // ENUM-1: an account whose hash is from before the cost was raised answers no sooner than one that does not exist.
+    #[test]
+    fn weaker_hashes_cost_what_the_others_do() {
+        let params = |memory, passes| Params::new(memory, passes, 1, None).unwrap();
+        let cost = |params: &Params| params.m_cost() * params.t_cost();
+        for (stored, wanted) in
+            [((19_456, 2), (47_104, 2)), ((19_456, 2), (19_456, 3)), ((7168, 5), (19_456, 2)), ((65_536, 1), (47_104, 3))]
+        {
+            let (stored, wanted) = (params(stored.0, stored.1), params(wanted.0, wanted.1));
+            let rest = missing_work(&stored, &wanted).unwrap();
+            let total = cost(&stored) + cost(&rest);
+            assert!(total >= cost(&wanted) && total <= cost(&wanted) + 16, "{total}");
+        }
+        assert!(missing_work(&params(64, 2), &params(64, 2)).is_none());
+        assert!(missing_work(&params(128, 2), &params(64, 2)).is_none());
+    }
+
+    #[test]
+    fn a_core_is_left_for_requests() {
+        assert_eq!([1, 2, 3, 4, 5, 64].map(default_at_once), [1, 1, 2, 3, 4, 4]);
     }
 
     #[test]

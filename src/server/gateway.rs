@@ -246,10 +246,10 @@ impl Gateway {
         let asset = self.web.is_asset(path);
         if let Some(limiter) = &self.limiter
             && !asset
-            && let Verdict::Refused { retry_after, limit } = limiter.take(context.client, now)
+            && let Verdict::Refused { retry_after, quota } = limiter.take(context.client, now)
         {
             outcome.decided = Some(Decided::Limited);
-            return self.web.too_many(&ask(&head, target, &context), retry_after, Some(limit));
+            return self.web.too_many(&ask(&head, target, &context), retry_after, quota);
         }
 
         // 3. Every reading of the path must lead to the same place under the same rule.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::input::Problem;
-use crate::auth;
+use crate::auth::{self, Quota};
 
 /// Why a request to one of our routes was not done.
 #[derive(Debug)]
@@ -71,8 +71,8 @@ pub(super) struct Told {
     pub(super) field: Option<String>,
     /// When to try again.
     pub(super) retry_after: Option<Duration>,
-    /// How many attempts the exhausted bucket allows.
-    pub(super) limit: Option<u32>,
+    /// What is exhausted, when it is a bucket.
+    pub(super) quota: Option<Quota>,
     /// For `Allow`.
     pub(super) allow: Vec<Method>,
 }
@@ -80,7 +80,7 @@ pub(super) struct Told {
 impl Told {
     /// A status with its code and text.
     pub(super) fn new(status: StatusCode, code: &'static str, text: impl Into<String>) -> Self {
-        Self { status, code, text: text.into(), field: None, retry_after: None, limit: None, allow: Vec::new() }
+        Self { status, code, text: text.into(), field: None, retry_after: None, quota: None, allow: Vec::new() }
     }
 
     /// With a time to wait.
@@ -170,7 +170,7 @@ pub(super) fn told(error: &auth::Error) -> Told {
             Told::new(StatusCode::FORBIDDEN, "setup_expired", text)
         }
         Error::Invalid { field, problem } => invalid(field, &problem.to_string()),
-        Error::TooManyAttempts { retry_after, limit } => too_many(*retry_after, *limit),
+        Error::TooManyAttempts { retry_after, quota } => too_many(*retry_after, *quota),
         Error::NotFound => Told::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing, or it is not yours."),
         Error::Conflict => Told::new(StatusCode::CONFLICT, "conflict", "This does not fit the present state, or it was changed meanwhile."),
         Error::Busy => Told::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too busy: try again in a moment.").after(RETRY_SOON),
@@ -185,10 +185,10 @@ pub(super) fn unavailable() -> Told {
 }
 
 /// Too many attempts.
-pub(super) fn too_many(retry_after: Duration, limit: Option<u32>) -> Told {
+pub(super) fn too_many(retry_after: Duration, quota: Option<Quota>) -> Told {
     let text = format!("Too many attempts: try again in {}.", wait_text(retry_after));
     let mut told = Told::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", text).after(retry_after);
-    told.limit = limit;
+    told.quota = quota;
     told
 }
 
@@ -251,7 +251,7 @@ mod tests {
             (auth::Error::SecondFactorRequired, 403, "second_factor_required"),
             (auth::Error::EnrolmentRequired, 403, "second_factor_enrolment_required"),
             (auth::Error::AddressTaken, 409, "address_taken"),
-            (auth::Error::TooManyAttempts { retry_after: retry, limit: Some(30) }, 429, "too_many_attempts"),
+            (auth::Error::TooManyAttempts { retry_after: retry, quota: None }, 429, "too_many_attempts"),
             (auth::Error::Busy, 503, "busy"),
         ] {
             let told = told(&error);

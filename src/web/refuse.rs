@@ -11,7 +11,7 @@ use super::error::{Told, too_many, unavailable};
 use super::languages::{Language, Texts};
 use super::pages::{Link, Shell};
 use super::{Web, bounce, call, kept, pages, reply, return_to};
-use crate::auth;
+use crate::auth::{self, Quota};
 use crate::policy::path::PathError;
 use crate::proxy::Error as ProxyError;
 use crate::wire::body::Body;
@@ -173,10 +173,13 @@ impl Web {
     }
 
     /// More requests than `limits.requests_per_ip` allows.
-    pub fn too_many(&self, ask: &Ask<'_>, retry_after: Duration, limit: Option<u32>) -> Response<Body> {
+    pub fn too_many(&self, ask: &Ask<'_>, retry_after: Duration, quota: Quota) -> Response<Body> {
         let wait = super::error::wait_text(retry_after);
-        let told =
-            Told { code: "too_many_requests", text: format!("Too many requests: try again in {wait}."), ..too_many(retry_after, limit) };
+        let told = Told {
+            code: "too_many_requests",
+            text: format!("Too many requests: try again in {wait}."),
+            ..too_many(retry_after, Some(quota))
+        };
         self.told(ask, &told)
     }
 

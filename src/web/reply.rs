@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Map, Value};
 
 use super::error::{Told, seconds};
+use crate::config::Rate;
 use crate::wire::body::Body;
 
 /// Nothing inline, no foreign request, no framing; styles and forms of this origin only (requirement XSS-2).
@@ -28,6 +29,8 @@ const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-or
 
 /// Who else may use an answer.
 pub(super) const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
@@ -147,20 +150,32 @@ pub(super) fn error(told: &Told, request_id: &str, login_url: Option<&str>) -> R
     response
 }
 
-/// Adds `Retry-After`, `RateLimit` and `Allow`.
+/// Adds `Retry-After`, `RateLimit` and `Allow`. What is left of a quota is told as
+/// draft-ietf-httpapi-ratelimit-headers-10 has it, and once more in the fields of its earlier versions, which is what most
+/// clients read. A back-off has no quota: there it says what is left, nothing, and until when.
 pub(super) fn add_waits(headers: &mut HeaderMap, told: &Told) {
     if let Some(wait) = told.retry_after {
         headers.insert(RETRY_AFTER, seconds(wait).into());
         if told.status == StatusCode::TOO_MANY_REQUESTS {
-            if let Some(limit) = told.limit {
-                headers.insert(RATE_LIMIT_LIMIT, limit.into());
+            let name = told.quota.map_or("back-off", |quota| quota.name);
+            if let Some(quota) = told.quota {
+                let Rate { count, per } = quota.rate;
+                headers.insert(RATE_LIMIT_LIMIT, count.into());
+                insert(headers, RATE_LIMIT_POLICY, &format!("\"{name}\";q={count};w={}", seconds(per)));
             }
+            insert(headers, RATE_LIMIT, &format!("\"{name}\";r=0;t={}", seconds(wait)));
             headers.insert(RATE_LIMIT_REMAINING, HeaderValue::from_static("0"));
             headers.insert(RATE_LIMIT_RESET, seconds(wait).into());
         }
     }
     if !told.allow.is_empty() {
         headers.insert(ALLOW, allow(&told.allow));
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
     }
 }
 
@@ -204,6 +219,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::auth::Quota;
     use crate::web::error::too_many;
 
     #[test]
@@ -214,11 +230,16 @@ mod tests {
 
     #[test]
     fn too_many_attempts_say_when() {
-        let response = error(&too_many(Duration::from_millis(2500), Some(30)), "r1", None);
+        let quota = Quota { name: "sign-in", rate: Rate { count: 30, per: Duration::from_mins(1) } };
+        let response = error(&too_many(Duration::from_millis(2500), Some(quota)), "r1", None);
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(response.status(), 429);
         assert_eq!((header("retry-after"), header("ratelimit-limit")), ("3".into(), "30".into()));
         assert_eq!((header("ratelimit-remaining"), header("ratelimit-reset")), ("0".into(), "3".into()));
+        assert_eq!((header("ratelimit-policy"), header("ratelimit")), (r#""sign-in";q=30;w=60"#.into(), r#""sign-in";r=0;t=3"#.into()));
+        let backed_off = error(&too_many(Duration::from_secs(4), None), "r1", None);
+        assert_eq!(backed_off.headers()["ratelimit"], r#""back-off";r=0;t=4"#);
+        assert!(!backed_off.headers().contains_key("ratelimit-policy"));
     }
 
     #[test]

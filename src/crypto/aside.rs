@@ -1,0 +1,66 @@
+//! Long computations, each on a thread of its own that stands back: requests which are only passed on must not wait for
+//! somebody's password. A pool's threads could not be used for that: who has stood back may not step forward again
+//! without a privilege (setpriority(2)). Whoever calls bounds how many there are; starting one costs some 50 µs.
+
+use std::future::Future;
+use std::thread;
+
+use tokio::sync::oneshot;
+
+/// How far they stand back (nice(1), 0 to 19). Each gets a third of what a thread does that does not: where everything else wants
+/// the cores, signing in gets slower, and not impossible.
+const NICENESS: i32 = 5;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The system starts no more threads.
+    #[error("no thread could be started: {0}")]
+    Start(#[source] std::io::Error),
+    /// It panicked.
+    #[error("the work broke off")]
+    BrokeOff,
+}
+
+/// Runs `work` on a thread of this name, at once; it goes on when nobody waits any more.
+pub(super) fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = Result<T, Error>> {
+    let (sender, receiver) = oneshot::channel();
+    let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        stand_back();
+        let _nobody_waits = sender.send(work());
+    });
+    async move {
+        started.map_err(Error::Start)?;
+        receiver.await.map_err(|_| Error::BrokeOff)
+    }
+}
+
+/// Lowers this thread's priority. On Linux that of a process is each thread's own (setpriority(2), "C library/kernel
+/// differences"); elsewhere it would be everybody's.
+fn stand_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "a thread could not stand back");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_aside() {
+        let here = thread::current().id();
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        let (there, behind) = run("test", move || (thread::current().id(), nice())).await.unwrap();
+        assert_ne!(here, there);
+        assert_eq!(nice(), before, "nobody else stands back");
+        assert_eq!(behind, NICENESS.max(before));
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_has_no_result() {
+        assert!(matches!(run("test", || panic!("on purpose")).await, Err::<(), _>(Error::BrokeOff)));
+    }
+}
