@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, PASSWORD, Server, code};
 
-const WRONG: &str = "wrong-Orchard-19-window";
+pub(crate) const WRONG: &str = "wrong-Orchard-19-window";
 
 /// A sign-in that seems to come from `ip`.
-async fn from(server: &Server, ip: &str, email: &str, password: &str, cookie: Option<&str>) -> Answer {
+pub(crate) async fn from(server: &Server, ip: &str, email: &str, password: &str, cookie: Option<&str>) -> Answer {
     let body = json!({ "email": email, "password": password }).to_string();
     let mut fields = vec![("content-type", "application/json"), ("x-forwarded-for", ip)];
     fields.extend(cookie.map(|cookie| ("cookie", cookie)));
     server.send("POST", "/_auth/api/auth/login", &fields, body.as_bytes()).await
 }
 
-const TRUSTING: &str = "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n";
+pub(crate) const TRUSTING: &str = "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n";
 
 // RL-1: one counter for all spellings of an address, and for every way in.
 #[tokio::test]

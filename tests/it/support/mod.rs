@@ -118,9 +118,13 @@ impl Server {
 
     /// Ends it and starts it again with the same state.
     pub(crate) async fn restart(&mut self) {
-        self.running.take().unwrap().stop(std::future::pending()).await.unwrap();
         // The old store must be gone before the folder can be opened again.
-        self.store = None;
+        self.end().await;
+        self.begin().await;
+    }
+
+    /// Starts it again after it was ended.
+    pub(crate) async fn begin(&mut self) {
         let (running, store) = run(&self.config, &self.time).await;
         self.address = running.addresses()[0];
         (self.running, self.store) = (Some(running), Some(store));
