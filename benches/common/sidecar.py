@@ -52,6 +52,11 @@ def rss_kib(pid):
     return total
 
 
+def most_rss_kib(pid):
+    """The most memory that a process has had at a time since its start, in KiB."""
+    return next(int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("VmHWM:"))
+
+
 def cpu_seconds(pid):
     """User and system time of a process and its children."""
     total = 0
@@ -93,22 +98,27 @@ def call(port, method, path, body=None, headers=None, tls=False):
 
 
 class Sidecar:
-    """`nullpass serve` with a data folder, on a free port, until the `with` block ends."""
+    """`nullpass serve` with a data folder, on a free port, until the `with` block ends. `config` is more of the
+    configuration, `sections` more of the sections that are there already: lines by name."""
 
-    def __init__(self, folder, upstream="http://127.0.0.1:9", config="", workers=None, access=True, out=None, prefix=()):
+    def __init__(self, folder, upstream="http://127.0.0.1:9", config="", workers=None, access=True, out=None, prefix=(), sections=None):
         self.folder = pathlib.Path(folder)
         self.port = free_port()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "nullpass.toml"
         workers = "" if workers is None else f"workers = {workers}\n"
+        more = {name: f"{lines}\n" for name, lines in (sections or {}).items()}
         path.write_text(
-            f'[server]\nlisten = ["127.0.0.1:{self.port}"]\n{workers}'
-            f'[admin]\nlisten = ""\n[accounts]\nregistration = "open"\n'
-            f'[limits]\nregister_per_ip = ""\nauth_per_ip = ""\n'
+            f'[server]\nlisten = ["127.0.0.1:{self.port}"]\n{workers}{more.pop("server", "")}'
+            f'[admin]\nlisten = ""\n[accounts]\nregistration = "open"\n{more.pop("accounts", "")}'
+            f'[limits]\nregister_per_ip = ""\nauth_per_ip = ""\n{more.pop("limits", "")}'
             f'[storage]\npath = "{self.folder}/data"\n'
             f"[log]\naccess = {'true' if access else 'false'}\n"
             f'[[upstreams]]\nname = "app"\nurl = "{upstream}"\n{config}'
         )
+        if more:
+            raise ValueError(f"no section {', '.join(more)}")
+        self.config_path = path
         self.out = open(out or self.folder / "log", "wb")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("NULLPASS")}
         self.started = time.monotonic()

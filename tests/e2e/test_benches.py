@@ -18,6 +18,7 @@ from harness import ROOT, binary, clean_environment
 
 PROXY = ROOT / "benches/proxy/run"
 INSTRUCTIONS = ROOT / "benches/instructions/run"
+DEFENCE = ROOT / "benches/defence/run"
 # Without the two that fill a store, for which cargo builds what fills it.
 SHAPES = {"get", "post", "down", "connect", "ws", "rate", "tls", "handshake", "h2", "two"}
 
@@ -118,3 +119,17 @@ def test_instructions_are_counted_the_same_each_time(tmp_path):
     # The parts are the whole, but for what rounds to nothing.
     assert abs(sum(told["by"].values()) / told["instructions"] - 1) < 0.05
     assert subprocess.run(command(INSTRUCTIONS, "--max", "1000"), capture_output=True, env=clean_environment()).returncode == 1
+
+
+def test_every_attack_is_carried_out_and_measured(tmp_path):
+    figures = tmp_path / "figures.json"
+    output = run(DEFENCE, "--quick", "--json", str(figures))
+    told = json.loads(figures.read_text())
+    assert told["timing"].keys() == {"unknown", "wrong", "disabled", "second", "older"}
+    assert all(row["count"] == 8 and row["median_ms"] > 0 for row in told["timing"].values())
+    flood = told["flood"]
+    assert sum(flood["statuses"].values()) > 100 and set(flood["statuses"]) <= {"401", "429", "503"} and flood["p99_flood_ms"] > 0
+    assert sum(told["names"]["statuses"].values()) == told["names"]["names"] == 300
+    assert all(status == 200 for status, _ in told["names"]["owner"])
+    assert len(told["greedy"]) == 10 and all(row["failed"] == 0 and min(row["p99_ms"]) > 0 for row in told["greedy"].values())
+    assert output.count("\n## ") == 4
