@@ -2,13 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -16,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::answer::Answer;
+use crate::trust;
 
 /// How long a connection and an answer may take, each.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,13 +57,11 @@ pub enum InstanceError {
         address: SocketAddr,
     },
     /// `--ca`, or this machine's certificates.
-    #[error("{path}: {cause}")]
-    Certificates {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: String,
-    },
+    #[error(transparent)]
+    Authorities(#[from] trust::Error),
+    /// No TLS can be spoken.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// Nobody listens, or TLS does not come about.
     #[error("can't connect to {address}: {cause}")]
     Unreachable {
@@ -139,22 +137,9 @@ trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 fn connector(ca: Option<&Path>) -> Result<TlsConnector, InstanceError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = ca {
-        let wrong = |cause: String| InstanceError::Certificates { path: path.to_owned(), cause };
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-        for certificate in certificates {
-            roots.add(certificate.map_err(|error| wrong(error.to_string()))?).map_err(|error| wrong(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(wrong("there is no certificate in it".to_owned()));
-        }
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    let wrong = |error: rustls::Error| InstanceError::Certificates { path: PathBuf::from("TLS"), cause: error.to_string() };
+    let roots = trust::authorities(ca)?;
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    let mut config = builder.with_safe_default_protocol_versions().map_err(wrong)?.with_root_certificates(roots).with_no_client_auth();
+    let mut config = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
@@ -184,6 +169,6 @@ mod tests {
             assert!(matches!(find(url, &[]).await, Err(InstanceError::Address(_))), "{url}");
         }
         let missing = Instance::find("https://127.0.0.1", &[], Some(Path::new("/nonexistent"))).await;
-        assert!(matches!(missing, Err(InstanceError::Certificates { .. })));
+        assert!(matches!(missing, Err(InstanceError::Authorities(_))));
     }
 }
