@@ -73,6 +73,8 @@ macro_rules! contract {
             what_is_too_large_is_refused_whole,
             the_address_of_a_deleted_account_is_retired,
             many_records_are_scanned_and_purged_once_each,
+            nothing_new_is_wrapped_by_an_old_key,
+            one_of_many_keys_signs,
         );
     };
     ($name:ident, $backend:ty: $($promise:ident),* $(,)?) => {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::view::{SessionRow, TokenRow, UserRow};
+use super::view::{KeyRows, SessionRow, TokenRow, UserRow};
 use crate::auth::register::NewAccount;
+use crate::auth::rewrap::Rewrapped;
 use crate::auth::token::NewToken;
 use crate::auth::{Auth, Error};
 use crate::clock::Timestamp;
@@ -103,6 +104,14 @@ pub enum Command {
     TokenList { who: Who },
     /// Ends an API token, if `who` is given only one of theirs.
     TokenRevoke { who: Option<Who>, id: ApiTokenId },
+    /// The signing keys and the storage key, without the keys.
+    KeyList {},
+    /// Signs with new keys from now on.
+    KeyRotate {},
+    /// Begins to replace the storage key, or goes on with it.
+    StorageKeyRotate {},
+    /// Wraps some anew, after this account; ask again with [`Answer::Rewrapped`]'s `next` until it is finished.
+    StorageKeyRewrap { after: Option<UserId> },
 }
 
 /// What came of it.
@@ -128,6 +137,19 @@ pub enum Answer {
     },
     /// API tokens, oldest first.
     Tokens(Vec<TokenRow>),
+    /// Keys.
+    Keys(KeyRows),
+    /// A rotation of the storage key is under way, and has so much to go through.
+    Rotating(u64),
+    /// How far it came in one step.
+    Rewrapped {
+        /// How much was looked at.
+        seen: u64,
+        /// Where to go on; `None`: from the beginning.
+        next: Option<UserId>,
+        /// The old key is not needed any more.
+        finished: bool,
+    },
 }
 
 /// Why a command was not done. The texts are for the operator and say what to do where that is not plain.
@@ -218,6 +240,19 @@ pub async fn execute(auth: &Auth, command: Command, now: Timestamp) -> Result<An
             };
             auth.revoke_token_of(owner, id, ACTOR, now).await.map_err(no_token)?;
             Ok(Answer::Done)
+        }
+        Command::KeyList {} => {
+            let signing = auth.signing_keys().await.map_err(refusal)?;
+            Ok(Answer::Keys(KeyRows::new(&signing, auth.storage_key().await.map_err(refusal)?)))
+        }
+        Command::KeyRotate {} => {
+            let signing = auth.rotate_signing_keys(now).await.map_err(refusal)?;
+            Ok(Answer::Keys(KeyRows::new(&signing, auth.storage_key().await.map_err(refusal)?)))
+        }
+        Command::StorageKeyRotate {} => Ok(Answer::Rotating(auth.begin_storage_rotation(now).await.map_err(refusal)?)),
+        Command::StorageKeyRewrap { after } => {
+            let Rewrapped { seen, next, finished } = auth.rewrap_some(after).await.map_err(refusal)?;
+            Ok(Answer::Rewrapped { seen, next, finished })
         }
     }
 }

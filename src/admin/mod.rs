@@ -12,4 +12,4 @@ mod tests;
 mod view;
 
 pub use listener::{Names, Probe, State, serve};
-pub use view::{SessionRow, TokenRow, UserRow};
+pub use view::{KeyRows, SessionRow, SigningKeyRow, StorageKeyRow, TokenRow, UserRow};

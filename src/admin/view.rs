@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::auth::SessionView;
+use crate::auth::keys::{KeyStatus, KeyView};
+use crate::auth::rewrap::StorageKeyView;
 use crate::clock::Timestamp;
-use crate::model::{ApiToken, ApiTokenId, DisplayName, Email, Group, SessionId, User, UserId};
+use crate::config::Algorithm;
+use crate::model::{ApiToken, ApiTokenId, DisplayName, Email, Group, Kid, SessionId, User, UserId};
 
 /// An account. Times are RFC 3339 in UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +106,71 @@ impl From<&ApiToken> for TokenRow {
             created_at: token.created_at.to_string(),
             expires_at: text(token.expires_at),
             last_used_at: text(token.last_used_at),
+        }
+    }
+}
+
+/// The keys of an installation, without the keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct KeyRows {
+    /// Newest first.
+    pub signing: Vec<SigningKeyRow>,
+    pub storage: StorageKeyRow,
+}
+
+/// A signing key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the fields are those of auth::keys::KeyView")]
+pub struct SigningKeyRow {
+    pub kid: Kid,
+    pub algorithm: Algorithm,
+    pub created_at: String,
+    /// `signing` or `verifying`.
+    pub status: String,
+    /// When the last token that it signed has run out, and it is removed.
+    pub verifies_until: Option<String>,
+}
+
+/// The storage key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the fields are those of auth::rewrap::StorageKeyView")]
+pub struct StorageKeyRow {
+    pub version: u8,
+    pub fingerprint: String,
+    pub since: Option<String>,
+    /// `current`, or `rotating` while something is still wrapped with the key before it.
+    pub status: String,
+    /// How much that is.
+    pub left: Option<u64>,
+    /// Whether a rotation could begin: there is a key to rotate to.
+    pub can_rotate: bool,
+}
+
+impl KeyRows {
+    pub(super) fn new(signing: &[KeyView], storage: StorageKeyView) -> Self {
+        let StorageKeyView { version, fingerprint, since, left, has_next } = storage;
+        let status = if left.is_some() { "rotating" } else { "current" }.to_owned();
+        let storage = StorageKeyRow { version, fingerprint, since: text(since), status, left, can_rotate: has_next };
+        Self { signing: signing.iter().map(SigningKeyRow::from).collect(), storage }
+    }
+}
+
+impl From<&KeyView> for SigningKeyRow {
+    fn from(view: &KeyView) -> Self {
+        let (status, until) = match view.status {
+            KeyStatus::Signing => ("signing", None),
+            KeyStatus::Verifying(until) => ("verifying", Some(until)),
+        };
+        Self {
+            kid: view.kid.clone(),
+            algorithm: view.algorithm,
+            created_at: view.created_at.to_string(),
+            status: status.to_owned(),
+            verifies_until: text(until),
         }
     }
 }

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::open::MASTER_KEY_FILE;
-use crate::auth::keys::storage_key_fits;
+use super::open::{MASTER_KEY_FILE, given_keys};
+use crate::auth::{self, vault};
 use crate::config::{Backend, Config, Postgres};
-use crate::crypto::seal::{self, MasterKey, StorageKey};
+use crate::crypto::seal::{self, HeldKeys};
 use crate::store;
 use crate::store::postgres::{Migration, PostgresStore};
 use crate::store::sled::SledStore;
@@ -93,10 +93,10 @@ fn in_use(error: store::Error) -> Error {
 async fn check_key(config: &Config, source: &dyn Transfer) -> Result<(), Error> {
     let file = config.storage.path.join(MASTER_KEY_FILE);
     // The one that sled has made for itself, unless it was given one. Looking for it must not make it.
-    let made = if file.is_file() { Some(MasterKey::load_or_create(&file)?) } else { None };
-    let given = config.storage.master_key.as_ref().map(|bytes| MasterKey::from_bytes(bytes.expose())).transpose()?;
-    let fits = async |key: Option<&MasterKey>| match key {
-        Some(key) => storage_key_fits(source, &StorageKey::new(key)).await,
+    let made = HeldKeys::in_existing_file(&file)?;
+    let given = given_keys(config).map_err(|error| Error::Broken(error.to_string()))?;
+    let fits = async |keys: Option<&HeldKeys>| match keys {
+        Some(keys) => vault::fits(source, keys).await.map_err(Error::from),
         None => Ok(false),
     };
     let made_fits = fits(made.as_ref()).await?;
@@ -133,6 +133,9 @@ pub enum Error {
     /// The master key can't be read.
     #[error("the master key: {0}")]
     Key(#[from] seal::Error),
+    /// The storage key is being rotated, or the state can't say.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
     /// A store can't be opened.
     #[error(transparent)]
     Store(#[from] store::Error),

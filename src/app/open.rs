@@ -9,7 +9,8 @@ use super::generation::auth_settings;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Backend, Config};
-use crate::crypto::seal::{MasterKey, StorageKey};
+use crate::crypto::seal::{HeldKeys, MasterKey};
+use crate::model::Secret;
 use crate::store::postgres::PostgresStore;
 use crate::store::sled::SledStore;
 use crate::store::{self, Store};
@@ -67,12 +68,29 @@ pub(super) async fn open(config: &Config, store: Arc<dyn Store>, clock: &Clock, 
 }
 
 /// Refuses a store that is only half there, before anything is written to it. Returns what its contents are sealed with.
-async fn usable(config: &Config, store: &Arc<dyn Store>) -> Result<StorageKey, Error> {
+async fn usable(config: &Config, store: &Arc<dyn Store>) -> Result<HeldKeys, Error> {
     store::transfer::refuse_half_imported(&**store).await?;
     // After the store: it has made the data folder and is its only user.
-    let key = match &config.storage.master_key {
-        Some(bytes) => MasterKey::from_bytes(bytes.expose())?,
-        None => MasterKey::load_or_create(&config.storage.path.join(MASTER_KEY_FILE))?,
-    };
-    Ok(StorageKey::new(&key))
+    if let Some(held) = given_keys(config)? {
+        return Ok(held);
+    }
+    let path = config.storage.path.join(MASTER_KEY_FILE);
+    if store.meta(store::STORAGE_KEYS).await?.is_none() {
+        return Ok(HeldKeys::in_file(&path)?);
+    }
+    // A key that is made now would be another one than that which the state is sealed with.
+    HeldKeys::in_existing_file(&path)?.ok_or_else(|| {
+        Error::Start(format!(
+            "the master key's file {} is missing, and what is stored can't be read without it: restore it from a backup, or give the \
+             key as storage.master_key; nothing was changed",
+            path.display()
+        ))
+    })
+}
+
+/// The keys that the configuration gives.
+pub(super) fn given_keys(config: &Config) -> Result<Option<HeldKeys>, Error> {
+    let key = |bytes: &Option<Secret<Vec<u8>>>| bytes.as_ref().map(|bytes| MasterKey::from_bytes(bytes.expose())).transpose();
+    let (master, previous) = (key(&config.storage.master_key)?, key(&config.storage.previous_master_key)?);
+    Ok(master.map(|master| HeldKeys::given(&master, previous.as_ref())))
 }

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use super::Error;
 use super::generation::{Generation, Lasting, Parts, auth_settings};
+use super::open::given_keys;
 use crate::config::{Config, LoadOptions, Loaded, load};
 use crate::crypto::digest::sha256;
 use crate::model::Digest;
@@ -74,6 +75,14 @@ impl Reloader {
         let parts = Parts::prepare(&config, &self.lasting.requests, Some(&before)).inspect_err(|_| {
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
         })?;
+        if before.config.storage != config.storage
+            && let Some(keys) = given_keys(&config)?
+        {
+            self.lasting.auth.take_keys(keys).await.inspect_err(|_| {
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            })?;
+            tracing::info!("the master keys of the configuration are taken over");
+        }
         if let (Some(tls), Some(settings)) = (&self.lasting.tls, &config.server.tls) {
             tls.reload(settings).inspect_err(|_| {
                 self.counts.refused.fetch_add(1, Ordering::Relaxed);

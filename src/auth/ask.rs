@@ -132,6 +132,16 @@ impl Auth {
         claims.map_err(|_| Error::PendingExpired)
     }
 
+    /// Reads the signing keys, which this process has changed itself.
+    pub(super) async fn read_keys_now(&self) -> Result<(), Error> {
+        // Whoever reads them at this moment might put back what was before.
+        let mut last = self.keys_read.lock().await;
+        let at = Instant::now();
+        self.keyring.store(Arc::new(keys::read(&*self.store, &self.storage_key, &self.settings()).await?));
+        *last = Some(KeysRead { at, answered: true });
+        Ok(())
+    }
+
     /// Reads the signing keys again, unless somebody did so since `asked`, at most once a second. False: the store does
     /// not answer.
     async fn read_keys_again(&self, asked: Instant) -> bool {

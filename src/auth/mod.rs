@@ -17,10 +17,12 @@ pub mod live;
 pub mod login;
 pub mod reauth;
 pub mod register;
+pub mod rewrap;
 pub mod session;
 pub mod setup;
 pub mod token;
 pub mod totp;
+pub mod vault;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -34,7 +36,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::crypto::password::PasswordHasher;
-use crate::crypto::seal::StorageKey;
+use crate::crypto::seal::HeldKeys;
 use crate::crypto::token::Keyring;
 use crate::limit::Limiter;
 use crate::model::{Email, Group, Secret, Session, SessionId, User, UserId};
@@ -42,6 +44,7 @@ use crate::store::{self, Follow, Store};
 use crate::tasks::Tasks;
 
 use live::Live;
+use vault::Vault;
 
 pub use crate::crypto::password_rules::{Hint, PasswordProblem};
 pub use crate::limit::Quota;
@@ -84,7 +87,9 @@ pub struct Auth {
     current: ArcSwap<Current>,
     admin_group: Group,
     store: Arc<dyn Store>,
-    storage_key: StorageKey,
+    storage_key: Vault,
+    /// One rotation at a time.
+    rotating: tokio::sync::Mutex<()>,
     keyring: ArcSwap<Keyring>,
     hasher: PasswordHasher,
     live: Live,
@@ -106,15 +111,18 @@ impl Auth {
     pub async fn open(
         settings: Settings,
         store: Arc<dyn Store>,
-        storage_key: StorageKey,
+        storage_keys: impl Into<HeldKeys>,
         tasks: Tasks,
         now: Timestamp,
     ) -> Result<Arc<Self>, Error> {
+        let held = storage_keys.into();
+        // Before it follows, which is where others hear of them.
+        store.hold_keys(&held.checks());
         // Before anything is read: what changes later is told.
         let feed = store.follow().await?;
         let shared = feed.is_some();
         // In a box: it is large, and so would be everything that awaits it.
-        Box::pin(Self::open_with(settings, store, storage_key, tasks, now, (shared, feed))).await
+        Box::pin(Self::open_with(settings, store, held, tasks, now, (shared, feed))).await
     }
 
     /// The same for a command, which is over before it matters what others change: nobody follows that. `shared`: others
@@ -123,22 +131,22 @@ impl Auth {
         settings: Settings,
         store: Arc<dyn Store>,
         shared: bool,
-        storage_key: StorageKey,
+        storage_keys: impl Into<HeldKeys>,
         tasks: Tasks,
         now: Timestamp,
     ) -> Result<Arc<Self>, Error> {
-        Box::pin(Self::open_with(settings, store, storage_key, tasks, now, (shared, None))).await
+        Box::pin(Self::open_with(settings, store, storage_keys.into(), tasks, now, (shared, None))).await
     }
 
     async fn open_with(
         settings: Settings,
         store: Arc<dyn Store>,
-        storage_key: StorageKey,
+        held: HeldKeys,
         tasks: Tasks,
         now: Timestamp,
         (shared, feed): (bool, Option<Box<dyn Follow>>),
     ) -> Result<Arc<Self>, Error> {
-        keys::check_storage_key(&*store, &storage_key).await?;
+        let storage_key = Vault::of(&*store, held).await?;
         let keyring = keys::load(&*store, &storage_key, &settings, now).await?;
         let live = Live::new(&settings, shared);
         if !live.is_shared() {
@@ -155,12 +163,15 @@ impl Auth {
             current: ArcSwap::from_pointee(Current::new(settings, None)),
             store,
             storage_key,
+            rotating: tokio::sync::Mutex::default(),
             tasks,
             looks: Semaphore::new(ask::MAX_LOOKS),
             token_looks: Semaphore::new(ask::MAX_TOKEN_LOOKS),
             keys_read: tokio::sync::Mutex::default(),
             feed: Mutex::new(feed),
         });
+        auth.settle_keys().await?;
+        auth.mention_rotation();
         auth.bind_sessions().await?;
         Ok(auth)
     }
@@ -380,6 +391,9 @@ pub enum Error {
     /// The store does not answer.
     #[error("the store does not answer")]
     Unavailable(#[source] store::Error),
+    /// A key is missing or can't be rotated; the text is for operators, who alone can meet this.
+    #[error("{0}")]
+    Keys(String),
     /// Something that should never happen; the text is for the log.
     #[error("internal error: {0}")]
     Internal(String),
@@ -432,6 +446,7 @@ impl From<store::Error> for Error {
         match error {
             store::Error::Conflict | store::Error::Retired => Self::AddressTaken,
             store::Error::Stale => Self::Conflict,
+            store::Error::OldKey => Self::Internal("wrapped by a storage key that was replaced".to_owned()),
             store::Error::TooLarge(_) => Self::invalid("body", "is too large to be kept"),
             store::Error::InUse(_)
             | store::Error::Newer { .. }

@@ -74,7 +74,7 @@ impl Auth {
     pub(super) async fn insert_account(&self, account: CheckedAccount, by_administrator: bool, now: Timestamp) -> Result<User, Error> {
         let id = UserId::new();
         let hash = self.hasher.hash(account.password, Asker::Stranger).await?;
-        let user = User {
+        let mut user = User {
             id,
             revision: 0,
             email: account.email,
@@ -90,7 +90,14 @@ impl Auth {
             created_at: now,
             updated_at: now,
         };
-        self.store.insert_user(&user, by_administrator).await?;
+        while let Err(error) = self.store.insert_user(&user, by_administrator).await {
+            if !matches!(error, crate::store::Error::OldKey) {
+                return Err(error.into());
+            }
+            // A rotation has begun that this process had not heard of.
+            self.storage_key.read_again(&*self.store).await?;
+            user.data_key = self.storage_key.new_data_key(id);
+        }
         Ok(user)
     }
 }

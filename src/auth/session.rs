@@ -438,7 +438,8 @@ impl Auth {
         let purged = self.store.purge(now, Some(now.minus(AUDIT_RETENTION))).await?;
         self.live.end(&purged.sessions);
         self.live.end_api_tokens(&purged.api_tokens);
-        Ok(purged.others + (purged.sessions.len() + purged.api_tokens.len()) as u64)
+        let keys = self.remove_old_keys(now).await?;
+        Ok(keys + purged.others + (purged.sessions.len() + purged.api_tokens.len()) as u64)
     }
 
     /// Bytes the store takes on disk.

@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod demo_upstream;
 mod health;
+mod key;
 mod migrate;
 mod output;
 mod progress;
@@ -78,6 +79,8 @@ enum Command {
     Token(token::Arguments),
     /// Send the corpus of attacks to an instance that runs: exit 1 when something surprises
     Selftest(selftest::Arguments),
+    /// List and rotate the signing keys, and replace the storage key
+    Key(key::Arguments),
     /// Carry all state from one kind of store to the other
     Migrate(migrate::Arguments),
     /// Print a completion script for a shell
@@ -106,6 +109,7 @@ fn dispatch(arguments: CommandLine) -> Result<(), Failure> {
         Some(Command::Session(arguments)) => session::run(arguments),
         Some(Command::Token(arguments)) => token::run(arguments),
         Some(Command::Selftest(arguments)) => selftest::run(&arguments),
+        Some(Command::Key(arguments)) => key::run(arguments),
         Some(Command::Migrate(arguments)) => migrate::run(arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments),
     }
@@ -223,6 +227,11 @@ mod tests {
             "token revoke a@b.de 0190163d-8694-739b-aea5-966c26f8ad91",
             "token revoke 0190163d-8694-739b-aea5-966c26f8ad91",
             "completions bash",
+            "key list",
+            "key list --json --config x",
+            "key rotate",
+            "key rotate --storage",
+            "key rotate --json",
             "migrate --from sled --to postgres --config x",
             "migrate --from postgres --to sled --dry-run",
             "selftest --against http://127.0.0.1:8080 --json",
@@ -259,7 +268,9 @@ mod tests {
             "migrate --from sled --to postgres --force",
             "token revoke",
             "token revoke a@b.de",
-            "key list",
+            "key",
+            "key rotate x",
+            "key list --storage",
             "explain http://x/",
             "doctor",
             "--config x user list",

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::output;
 use crate::admin::migrate::{Progress, Step};
+use crate::store::transfer::Kind;
 
 /// How often the bar is drawn, and how often a line is written where there is no terminal.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -15,14 +16,47 @@ const LINE: Duration = Duration::from_secs(10);
 /// Columns of the bar itself.
 const WIDTH: u64 = 24;
 
+/// How far it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    /// What is being done, in a word of at most nine letters: another word is another step.
+    pub(super) verb: &'static str,
+    pub(super) done: u64,
+    /// `None`: not known yet.
+    pub(super) total: Option<u64>,
+    /// Of what.
+    pub(super) things: Things,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Things {
+    Kind(Kind),
+    Named(&'static str),
+    /// Nothing is.
+    Uncounted(&'static str),
+}
+
+impl From<Progress> for Line {
+    fn from(Progress { step, kind, done, total }: Progress) -> Self {
+        let (verb, things) = match step {
+            Step::Count => ("counting", Things::Kind(kind)),
+            Step::Discard => ("removing", Things::Uncounted("what an earlier attempt left")),
+            Step::Carry => ("carrying", Things::Kind(kind)),
+            Step::Compare => ("comparing", Things::Kind(kind)),
+        };
+        Self { verb, done, total, things }
+    }
+}
+
 /// Shows progress on standard error.
 #[derive(Debug)]
 pub(super) struct Meter {
     terminal: bool,
-    step: Option<(Step, Instant)>,
+    step: Option<(&'static str, Instant)>,
     shown: Option<Instant>,
     /// What the bar shows, or would.
-    last: Option<Progress>,
+    last: Option<Line>,
 }
 
 impl Meter {
@@ -32,11 +66,11 @@ impl Meter {
     }
 
     /// Shows how far it is, unless that was shown a moment ago.
-    pub(super) fn show(&mut self, progress: Progress) {
-        let now = Instant::now();
-        if self.step.is_none_or(|(step, _)| step != progress.step) {
+    pub(super) fn show(&mut self, progress: impl Into<Line>) {
+        let (now, progress) = (Instant::now(), progress.into());
+        if self.step.is_none_or(|(step, _)| step != progress.verb) {
             self.end();
-            self.step = Some((progress.step, now));
+            self.step = Some((progress.verb, now));
             self.shown = None;
         }
         self.last = Some(progress);
@@ -72,13 +106,12 @@ impl Meter {
 }
 
 /// One line, narrower than a terminal.
-fn render(progress: Progress, took: Duration) -> String {
-    let Progress { step, kind, done, total } = progress;
-    let what = match step {
-        Step::Count => "counting",
-        Step::Discard => return "removing  what an earlier attempt left".to_owned(),
-        Step::Carry => "carrying",
-        Step::Compare => "comparing",
+fn render(line: Line, took: Duration) -> String {
+    let Line { verb, done, total, things } = line;
+    let things = match things {
+        Things::Kind(kind) => kind.to_string(),
+        Things::Named(name) => name.to_owned(),
+        Things::Uncounted(what) => return format!("{verb:9} {what}"),
     };
     let bar = total.filter(|total| *total > 0).map_or_else(String::new, |total| {
         let part = |of: u64| u64::try_from(u128::from(done.min(total)) * u128::from(of) / u128::from(total)).unwrap_or(of);
@@ -90,7 +123,7 @@ fn render(progress: Progress, took: Duration) -> String {
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     // Too early to tell otherwise.
     let rate = if millis < 500 { String::new() } else { format!("  {}/s", number(done.saturating_mul(1000) / millis)) };
-    format!("{what:9} {bar}{}{of}{rate}  {kind}", number(done))
+    format!("{verb:9} {bar}{}{of}{rate}  {things}", number(done))
 }
 
 /// With a comma after each three digits.
@@ -109,7 +142,6 @@ pub(super) fn number(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::transfer::Kind;
 
     #[test]
     fn numbers_are_readable() {
@@ -118,17 +150,18 @@ mod tests {
 
     #[test]
     fn a_line_says_how_far_it_is() {
-        let at = |done, total| Progress { step: Step::Carry, kind: Kind::Session, done, total };
+        let at = |done, total| Line::from(Progress { step: Step::Carry, kind: Kind::Session, done, total });
         assert_eq!(
             render(at(500, Some(1000)), Duration::from_secs(2)),
             "carrying  [############............]  50%  500 of 1,000  250/s  sessions"
         );
         assert_eq!(render(at(0, Some(0)), Duration::ZERO), "carrying  0 of 0  sessions");
         let counting = Progress { step: Step::Count, kind: Kind::AuditEvent, done: 7, total: None };
-        assert_eq!(render(counting, Duration::ZERO), "counting  7  audit events");
-        let widest = at(999_999_999, Some(999_999_999));
-        let widest = Progress { kind: Kind::RetiredAddress, ..widest };
+        assert_eq!(render(counting.into(), Duration::ZERO), "counting  7  audit events");
+        let widest = Line { things: Things::Kind(Kind::RetiredAddress), ..at(999_999_999, Some(999_999_999)) };
         assert!(render(widest, Duration::from_secs(1)).len() < 120);
+        let discarding = Progress { step: Step::Discard, kind: Kind::Meta, done: 0, total: None };
+        assert_eq!(render(discarding.into(), Duration::ZERO), "removing  what an earlier attempt left");
         // More than there are is no reason to fall over.
         assert!(render(at(3, Some(2)), Duration::ZERO).contains("100%"));
     }

@@ -191,7 +191,7 @@ impl Default for Limits {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { backend: Backend::Sled, path: PathBuf::from("data"), postgres: None, master_key: None }
+        Self { backend: Backend::Sled, path: PathBuf::from("data"), postgres: None, master_key: None, previous_master_key: None }
     }
 }
 

@@ -16,8 +16,9 @@ const PREFIX: &str = "NULLPASS__";
 pub(super) const UPSTREAM: &str = "NULLPASS__UPSTREAM";
 
 /// Keys of which one is enough: whichever comes from the later layer holds.
-const PAIRS: [(&str, &str); 3] = [
+const PAIRS: [(&str, &str); 4] = [
     ("storage.master_key", "storage.master_key_file"),
+    ("storage.previous_master_key", "storage.previous_master_key_file"),
     ("storage.url", "storage.url_file"),
     ("accounts.bootstrap_admin.password", "accounts.bootstrap_admin.password_file"),
 ];

@@ -184,6 +184,7 @@ fn read_secrets(raw: &Raw, report: &mut Report, sources: &mut Vec<PathBuf>) -> S
     };
     SecretFiles {
         master_key: read("storage.master_key_file", raw.storage.master_key_file.as_ref()),
+        previous_master_key: read("storage.previous_master_key_file", raw.storage.previous_master_key_file.as_ref()),
         database_url: read("storage.url_file", raw.storage.url_file.as_ref()),
         bootstrap_password: read(
             "accounts.bootstrap_admin.password_file",

@@ -385,6 +385,8 @@ pub struct Storage {
     pub postgres: Option<Postgres>,
     /// The master key; `None`: made in the data folder. Always there with [`Backend::Postgres`].
     pub master_key: Option<Secret<Vec<u8>>>,
+    /// The master key before it, as long as a rotation needs it. Never without [`Storage::master_key`], and another one.
+    pub previous_master_key: Option<Secret<Vec<u8>>>,
 }
 
 /// `[ui]`.

@@ -248,6 +248,8 @@ section!(
         pool: i64,
         master_key: Secret<String>,
         master_key_file: Text,
+        previous_master_key: Secret<String>,
+        previous_master_key_file: Text,
     }
 );
 

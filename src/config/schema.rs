@@ -300,6 +300,8 @@ const STORAGE: &[Key] = &[
     key("pool", Kind::Integer, "10"),
     key("master_key", Kind::Secret, r#""""#),
     key("master_key_file", Kind::Text, r#""""#),
+    key("previous_master_key", Kind::Secret, r#""""#),
+    key("previous_master_key_file", Kind::Text, r#""""#),
 ];
 
 const EMAIL: &[Key] =

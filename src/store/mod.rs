@@ -8,6 +8,7 @@ mod rules;
 pub mod sled;
 pub mod transfer;
 mod vitals;
+mod wrapped;
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
@@ -23,6 +24,7 @@ use crate::model::{
 };
 
 pub use self::vitals::{Connections, Vitals};
+pub use self::wrapped::{INSTALLATION_KEY, KnownKey, Rewrap, STORAGE_KEYS, StorageKeys, WRAPPED_VALUES, Wrapped};
 
 /// A signing key as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,9 @@ pub struct SigningKeyRecord {
     /// When it was replaced; it still verifies until the last of its tokens has expired.
     #[serde(default)]
     pub retired_at: Option<Timestamp>,
+    /// How long a token that it signs lives at most, in seconds; `None`: as long as a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_life: Option<u64>,
 }
 
 /// What a one-time thing was for; part of the key, so that one purpose can't spend another's (requirement JWT-2).
@@ -135,7 +140,7 @@ pub trait Follow: Debug + Send {
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
     /// Adds an account. [`Error::Conflict`]: the address, or the identifier, is taken. [`Error::Retired`]: an account with this address was
-    /// deleted and `allow_retired` is false.
+    /// deleted and `allow_retired` is false. [`Error::OldKey`]: the data key is wrapped by a storage key that was replaced.
     async fn insert_user(&self, user: &User, allow_retired: bool) -> Result<(), Error>;
 
     /// Replaces an account whose stored revision is `user.revision`, and returns it with the next revision.
@@ -234,11 +239,18 @@ pub trait Store: Debug + Send + Sync {
     /// A lock as it is.
     async fn lock(&self, key: LockKey) -> Result<Lock, Error>;
 
-    /// Adds a signing key, if there is none of its name.
+    /// Adds a signing key, if there is none of its name. [`Error::OldKey`]: it is wrapped by a storage key that was replaced.
     async fn insert_signing_key(&self, key: &SigningKeyRecord) -> Result<(), Error>;
 
     /// Marks signing keys as replaced since `at`, where they are not yet.
     async fn retire_signing_keys(&self, kids: &[Kid], at: Timestamp) -> Result<(), Error>;
+
+    /// Adds signing keys, and marks all others of their algorithms as replaced since `at`, where they are not yet: both or
+    /// nothing. [`Error::OldKey`]: one is wrapped by a storage key that was replaced.
+    async fn rotate_signing_keys(&self, new: &[SigningKeyRecord], at: Timestamp) -> Result<(), Error>;
+
+    /// Removes signing keys, where they are marked as replaced. Returns how many.
+    async fn remove_signing_keys(&self, kids: &[Kid]) -> Result<u64, Error>;
 
     /// All signing keys, oldest first.
     async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, Error>;
@@ -247,7 +259,20 @@ pub trait Store: Debug + Send + Sync {
     async fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
 
     /// Sets such a value if it still is `expected` (`None`: absent), to `new` (`None`: removed). False: it was not.
+    /// [`Error::OldKey`]: it is one of [`WRAPPED_VALUES`], and wrapped by a storage key that was replaced.
     async fn swap_meta(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool, Error>;
+
+    /// Wraps anew what is still wrapped as it was; an account's revision moves on with it. Returns how many. All or nothing.
+    async fn rewrap(&self, these: &[Rewrap]) -> Result<u64, Error>;
+
+    /// Lets the other processes know which storage keys this one has, by their check values, in place of those it said
+    /// before: for as long as it follows them, within about a second.
+    fn hold_keys(&self, _checks: &[Digest]) {}
+
+    /// How many processes follow the store and have not said that they hold this key.
+    async fn others_without_key(&self, _check: &Digest) -> Result<u64, Error> {
+        Ok(0)
+    }
 
     /// Adds an event to the audit log, which never replaces one. [`Error::Conflict`]: it is there already.
     async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error>;
@@ -291,6 +316,9 @@ pub enum Error {
     /// The record was changed or removed since it was read.
     #[error("changed meanwhile")]
     Stale,
+    /// What was to be written is wrapped by a storage key that was replaced: wrap it with the new one.
+    #[error("the storage key was replaced meanwhile")]
+    OldKey,
     /// A record is larger than the store keeps.
     #[error("record too large ({0} bytes)")]
     TooLarge(usize),

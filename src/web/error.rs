@@ -175,7 +175,9 @@ pub(super) fn told(error: &auth::Error) -> Told {
         Error::Conflict => Told::new(StatusCode::CONFLICT, "conflict", "This does not fit the present state, or it was changed meanwhile."),
         Error::Busy => Told::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too busy: try again in a moment.").after(RETRY_SOON),
         Error::Unavailable(_) => unavailable(),
-        Error::Internal(_) => Told::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side."),
+        Error::Keys(_) | Error::Internal(_) => {
+            Told::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.")
+        }
     }
 }
 

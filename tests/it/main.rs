@@ -24,6 +24,7 @@ mod guessing;
 mod headers;
 mod http2;
 mod kept_work;
+mod keys;
 mod limits;
 mod null_pass;
 mod parked;

@@ -102,9 +102,10 @@ pub(crate) fn signing_key(kid: &str, created_at: Timestamp) -> SigningKeyRecord 
     SigningKeyRecord {
         kid: Kid(kid.to_owned()),
         algorithm: Algorithm::EdDSA,
-        private: Sealed(vec![3; 77]),
+        private: Sealed(vec![1; 77]),
         public_jwk: Some("{}".to_owned()),
         created_at,
         retired_at: None,
+        token_life: Some(3600),
     }
 }

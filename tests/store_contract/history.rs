@@ -6,14 +6,19 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use nullpass::clock::Timestamp;
+use nullpass::config::Algorithm;
 use nullpass::model::{
     Action, Amr, ApiToken, ApiTokenId, AuditEvent, DisplayName, EventId, Fitness, Generation, Group, Kid, Lock, LockChange, LockKey,
-    LockPolicy, LockUpdate, Rotation, Session, SessionId, SessionTouch, User, UserId,
+    LockPolicy, LockUpdate, Rotation, Sealed, Session, SessionId, SessionTouch, User, UserId,
 };
-use nullpass::store::{AuditQuery, Error, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
+use nullpass::store::{
+    AuditQuery, Error, INSTALLATION_KEY, Purged, Purpose, Rewrap, STORAGE_KEYS, SessionSelector, SigningKeyRecord, Store, UserQuery,
+    Wrapped,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::subsequence;
 use proptest::test_runner::FileFailurePersistence;
 
 use super::Backend;
@@ -25,7 +30,7 @@ const EMAILS: u64 = 4;
 const SESSIONS: u8 = 8;
 const TOKENS: u8 = 4;
 const LOCKS: u8 = 7;
-const NAMES: [&str; 2] = ["one", "two"];
+const NAMES: [&str; 4] = ["one", "two", STORAGE_KEYS, INSTALLATION_KEY];
 
 /// One call. Numbers stand for identifiers, times are in hours.
 #[derive(Clone, Debug)]
@@ -87,6 +92,22 @@ enum Op {
     Lock(u8, LockChange, i64),
     InsertKey(u8, i64),
     RetireKeys(Vec<u8>, i64),
+    /// `version`: of the storage key that wraps them.
+    RotateKeys {
+        kids: Vec<u8>,
+        hs: bool,
+        version: u8,
+        at: i64,
+    },
+    RemoveKeys(Vec<u8>),
+    /// `stale`: somebody else was quicker.
+    Rewrap {
+        users: Vec<u8>,
+        kids: Vec<u8>,
+        value: bool,
+        version: u8,
+        stale: bool,
+    },
     SwapMeta {
         name: usize,
         expected: Option<u8>,
@@ -115,6 +136,7 @@ enum Op {
 enum Answer {
     Done,
     Was(bool),
+    Count(u64),
     User(Box<User>),
     Users(Vec<User>),
     Ended(Option<Vec<SessionId>>),
@@ -234,6 +256,38 @@ async fn attempt(store: &dyn Store, op: &Op) -> Result<Answer, Error> {
             let kids: Vec<Kid> = kids.into_iter().map(|kid| Kid(kid.to_string())).collect();
             store.retire_signing_keys(&kids, hours(at)).await?;
             Answer::Done
+        }
+        Op::RotateKeys { kids, hs, version, at } => {
+            let algorithm = if hs { Algorithm::HS256 } else { Algorithm::EdDSA };
+            let key =
+                |kid: u8| SigningKeyRecord { algorithm, private: Sealed(vec![version; 5]), ..signing_key(&kid.to_string(), hours(at)) };
+            store.rotate_signing_keys(&kids.into_iter().map(key).collect::<Vec<_>>(), hours(at)).await?;
+            Answer::Done
+        }
+        Op::RemoveKeys(kids) => {
+            let kids: Vec<Kid> = kids.into_iter().map(|kid| Kid(kid.to_string())).collect();
+            Answer::Count(store.remove_signing_keys(&kids).await?)
+        }
+        Op::Rewrap { users, kids, value, version, stale } => {
+            let mut orders = Vec::new();
+            let mut order = |what, from: Sealed| {
+                let from = if stale { Sealed(vec![9]) } else { from };
+                orders.push(Rewrap { what, from, to: Sealed(vec![version, 7]) });
+            };
+            for id in users {
+                let wrapped = store.user(user_id(id)).await?.map_or_else(|| Sealed(vec![1]), |user| user.data_key);
+                order(Wrapped::DataKey(user_id(id)), wrapped);
+            }
+            let stored = store.signing_keys().await?;
+            for kid in kids {
+                let kid = Kid(kid.to_string());
+                let wrapped = stored.iter().find(|key| key.kid == kid).map_or_else(|| Sealed(vec![1]), |key| key.private.clone());
+                order(Wrapped::SigningKey(kid), wrapped);
+            }
+            if value {
+                order(Wrapped::Value(INSTALLATION_KEY), Sealed(store.meta(INSTALLATION_KEY).await?.unwrap_or_default()));
+            }
+            Answer::Count(store.rewrap(&orders).await?)
         }
         Op::SwapMeta { name, expected, new } => {
             let value = |byte: Option<u8>| byte.map(|byte| vec![byte; usize::from(byte)]);
@@ -355,7 +409,16 @@ fn op() -> impl Strategy<Value = Op> {
     let installation = prop_oneof![
         (0..3u8, hour.clone()).prop_map(|(kid, at)| Op::InsertKey(kid, at)),
         (vec(0..3u8, 0..3), hour.clone()).prop_map(|(kids, at)| Op::RetireKeys(kids, at)),
-        (0..NAMES.len(), option::of(0..2u8), option::of(0..2u8)).prop_map(|(name, expected, new)| Op::SwapMeta { name, expected, new }),
+        (0..NAMES.len(), option::of(0..3u8), option::of(0..3u8)).prop_map(|(name, expected, new)| Op::SwapMeta { name, expected, new }),
+        (subsequence(vec![0, 1, 2], 0..3), any::<bool>(), 1..3u8, hour.clone()).prop_map(|(kids, hs, version, at)| Op::RotateKeys {
+            kids,
+            hs,
+            version,
+            at
+        }),
+        vec(0..3u8, 0..3).prop_map(Op::RemoveKeys),
+        (subsequence((0..USERS).collect::<Vec<_>>(), 0..3), subsequence(vec![0, 1, 2], 0..3), any::<bool>(), 1..3u8, any::<bool>())
+            .prop_map(|(users, kids, value, version, stale)| Op::Rewrap { users, kids, value, version, stale }),
     ];
     let audit = prop_oneof![
         3 => (0..20u8, -2..4i64, any::<bool>(), option::of(user.clone())).prop_map(|(id, at, login, user)| Op::Append { id, at, login, user }),

@@ -25,6 +25,8 @@ use crate::model::Secret;
 pub(super) struct SecretFiles {
     /// `storage.master_key_file`.
     pub(super) master_key: Option<Secret<String>>,
+    /// `storage.previous_master_key_file`.
+    pub(super) previous_master_key: Option<Secret<String>>,
     /// `storage.url_file`.
     pub(super) database_url: Option<Secret<String>>,
     /// `accounts.bootstrap_admin.password_file`.

@@ -30,7 +30,33 @@ pub(super) fn storage(c: &mut Checker<'_>, raw: &Raw, secrets: &SecretFiles) -> 
         }
         Given::Twice => None,
     };
-    Storage { backend, path, postgres: postgres(c, raw, secrets, backend), master_key }
+    let previous_master_key = previous(c, raw, secrets, master_key.as_ref());
+    Storage { backend, path, postgres: postgres(c, raw, secrets, backend), master_key, previous_master_key }
+}
+
+/// The key that `master` replaces.
+fn previous(c: &mut Checker<'_>, raw: &Raw, secrets: &SecretFiles, master: Option<&Secret<Vec<u8>>>) -> Option<Secret<Vec<u8>>> {
+    let (key, file_key) = ("storage.previous_master_key", "storage.previous_master_key_file");
+    let given = written(key, raw.storage.previous_master_key.as_ref(), file_key, secrets.previous_master_key.as_ref());
+    let Given::Value(key, given) = one_of(c, given, raw.storage.previous_master_key_file.as_ref()) else { return None };
+    let previous = match keys::master_key(given.expose()) {
+        Ok(bytes) => Secret::new(bytes),
+        Err(message) => {
+            c.fail(key, message);
+            return None;
+        }
+    };
+    match master {
+        Some(master) if *master == previous => {
+            c.fail(key, "is the same as storage.master_key: give the key that it replaces, or remove this");
+            None
+        }
+        None if c.sound(&["storage.master_key", "storage.master_key_file"]) => {
+            c.fail(key, "is given without the key that replaces it: set storage.master_key or master_key_file, or remove this");
+            None
+        }
+        Some(_) | None => Some(previous),
+    }
 }
 
 fn postgres(c: &mut Checker<'_>, raw: &Raw, secrets: &SecretFiles, backend: Backend) -> Option<Postgres> {

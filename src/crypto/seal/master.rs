@@ -45,10 +45,8 @@ impl MasterKey {
     /// A new file has mode 0600 and is durable, with its folder's entry, before this returns. A file that others may
     /// read, or that holds no good key, is an error and is left alone.
     pub fn load_or_create(path: &Path) -> Result<Self, Error> {
-        match File::open(path) {
-            Ok(file) => return load(path, file),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(file_error(path, &error)),
+        if let Some(key) = Self::load(path)? {
+            return Ok(key);
         }
         match create(path) {
             Ok(key) => Ok(key),
@@ -56,6 +54,15 @@ impl MasterKey {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 load(path, File::open(path).map_err(|error| file_error(path, &error))?)
             }
+            Err(error) => Err(file_error(path, &error)),
+        }
+    }
+
+    /// The key in the file at `path`; `None`: there is no such file. It is as strict as [`MasterKey::load_or_create`].
+    pub fn load(path: &Path) -> Result<Option<Self>, Error> {
+        match File::open(path) {
+            Ok(file) => load(path, file).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(file_error(path, &error)),
         }
     }
@@ -101,7 +108,7 @@ fn create(path: &Path) -> io::Result<MasterKey> {
 }
 
 /// Makes the folder's entry for `path` durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(folder) => File::open(folder)?.sync_all(),
@@ -109,7 +116,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-fn file_error(path: &Path, error: &io::Error) -> Error {
+pub(super) fn file_error(path: &Path, error: &io::Error) -> Error {
     Error::File { path: path.to_owned(), problem: error.to_string() }
 }
 

@@ -1,15 +1,22 @@
 //! Sealing what is kept (contract, "At rest"): AES-256-GCM under keys that come from one master key.
 //!
 //! ```text
-//! master key --HKDF--> one key per purpose (StorageKey)      seals signing keys and, for each user,
-//!                      a random data key, wrapped (DataKey)  --HKDF--> one key per purpose: addresses, TOTP secrets
+//! master key --HKDF--> one key per purpose (StorageKey)   wraps the signing keys, each user's random data key,
+//!                                                         and the installation's own random key
+//! a user's data key (DataKey)           --HKDF--> one key per purpose: addresses, TOTP secrets
+//! the installation's (InstallationKey)  --HKDF--> one key per purpose: HMACs, what belongs to nobody
 //! ```
+//!
+//! So another master key changes what is wrapped and nothing else: only that has to be wrapped anew ([`Ring`]), and what
+//! is in browsers and in the audit log stays as it is.
 //!
 //! A user's data key dies with the user's record, and what it sealed with it. A sealed value is bound to its purpose,
 //! its owner and its record as associated data: moved to another record or read for another purpose it does not open.
-//! Read `master` for the key's file.
+//! Read `master` for the key's file, `held` for the keys that a process has, `ring` for what happens while one master key replaces another.
 
+mod held;
 mod master;
+mod ring;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,9 +31,11 @@ use zeroize::Zeroizing;
 use super::random;
 use crate::model::{Digest, Sealed, UserId};
 
+pub use held::HeldKeys;
 pub use master::MasterKey;
+pub use ring::Ring;
 
-/// The key version that new values bear. A version is a whole derivation: the next one is a new salt, kept beside this.
+/// The version in front of what is sealed by a key that is never replaced, and by an installation's first storage key.
 const VERSION: u8 = 1;
 
 /// Bytes of a GCM nonce (NIST SP 800-38D: 96 bits need no further hashing).
@@ -41,18 +50,30 @@ pub enum Purpose {
     SigningKey,
     /// The client's address and user agent in a session, under the user's data key.
     SessionClient,
-    /// The client's address and user agent in an audit event, under the user's data key; under the storage key where
+    /// The client's address and user agent in an audit event, under the user's data key; under the installation's where
     /// there is no user.
     AuditClient,
     /// A TOTP secret, under the user's data key.
     Totp,
-    /// A form that met an expired session and is carried through the sign-in page, under the storage key.
+    /// A form that met an expired session and is carried through the sign-in page, under the installation's key.
     PendingPost,
+    /// A random secret of the installation, under the storage key.
+    Value,
 }
 
 impl Purpose {
     /// All of them.
-    const ALL: [Self; 6] = [Self::DataKey, Self::SigningKey, Self::SessionClient, Self::AuditClient, Self::Totp, Self::PendingPost];
+    const ALL: [Self; 7] =
+        [Self::DataKey, Self::SigningKey, Self::SessionClient, Self::AuditClient, Self::Totp, Self::PendingPost, Self::Value];
+
+    /// Whether it is the storage key that seals this: then the rotation of the storage key has to wrap it anew, and it
+    /// must be something that `store::Wrapped` names.
+    pub const fn is_wrapping(self) -> bool {
+        match self {
+            Self::DataKey | Self::SigningKey | Self::Value => true,
+            Self::SessionClient | Self::AuditClient | Self::Totp | Self::PendingPost => false,
+        }
+    }
 
     /// The name in derivations and associated data.
     pub const fn name(self) -> &'static str {
@@ -63,6 +84,7 @@ impl Purpose {
             Self::AuditClient => "audit-client",
             Self::Totp => "totp",
             Self::PendingPost => "pending-post",
+            Self::Value => "value",
         }
     }
 }
@@ -77,19 +99,32 @@ pub struct StorageKey {
 impl StorageKey {
     /// The keys that follow from `master`.
     pub fn new(master: &MasterKey) -> Self {
-        let keys = Keys::new(b"nullpass storage key v1", master.as_bytes());
+        Self::derive(b"nullpass storage key v1", master.as_bytes())
+    }
+
+    fn derive(salt: &[u8], secret: &[u8]) -> Self {
+        let keys = Keys::new(salt, secret);
         let ciphers = Purpose::ALL.map(|purpose| keys.cipher(purpose));
         Self { keys, ciphers }
     }
 
     /// Seals `plain` for `purpose`. `owner` is the identity of the record that will hold it.
     pub fn seal(&self, purpose: Purpose, owner: &[u8], plain: &[u8]) -> Sealed {
-        seal(self.cipher(purpose), &bound(purpose, &[owner]), plain)
+        self.seal_as(VERSION, purpose, owner, plain)
+    }
+
+    /// The same as the storage key of this version.
+    fn seal_as(&self, version: u8, purpose: Purpose, owner: &[u8], plain: &[u8]) -> Sealed {
+        seal(self.cipher(purpose), version, &bound(version, purpose, &[owner]), plain)
     }
 
     /// Opens what [`StorageKey::seal`] sealed for the same purpose and owner.
     pub fn open(&self, purpose: Purpose, owner: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Error> {
-        open(self.cipher(purpose), &bound(purpose, &[owner]), sealed)
+        self.open_as(VERSION, purpose, owner, sealed)
+    }
+
+    fn open_as(&self, version: u8, purpose: Purpose, owner: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Error> {
+        open(self.cipher(purpose), version, &bound(version, purpose, &[owner]), sealed)
     }
 
     /// HMAC-SHA-256 of `data` under a key of the label's own (RFC 2104).
@@ -110,15 +145,11 @@ impl StorageKey {
 
     /// The user's data key out of the user's record.
     pub fn data_key(&self, user: UserId, wrapped: &Sealed) -> Result<DataKey, Error> {
-        let key = self.open(Purpose::DataKey, user.as_bytes(), wrapped)?;
-        if key.len() != 32 {
-            return Err(Error::Damaged);
-        }
-        Ok(DataKey { user, keys: Keys::new(b"nullpass data key v1", &key) })
+        DataKey::new(user, &self.open(Purpose::DataKey, user.as_bytes(), wrapped)?)
     }
 
     fn cipher(&self, purpose: Purpose) -> &Aes256Gcm {
-        let [data_key, signing_key, session_client, audit_client, totp, pending_post] = &self.ciphers;
+        let [data_key, signing_key, session_client, audit_client, totp, pending_post, value] = &self.ciphers;
         match purpose {
             Purpose::DataKey => data_key,
             Purpose::SigningKey => signing_key,
@@ -126,6 +157,7 @@ impl StorageKey {
             Purpose::AuditClient => audit_client,
             Purpose::Totp => totp,
             Purpose::PendingPost => pending_post,
+            Purpose::Value => value,
         }
     }
 }
@@ -136,6 +168,43 @@ impl fmt::Debug for StorageKey {
     }
 }
 
+/// The installation's own key: random, wrapped by the storage key, and the same from the first start on, whatever becomes
+/// of the master key. What it has made is in browsers and in the audit log, where nothing can be sealed anew.
+pub struct InstallationKey(StorageKey);
+
+impl InstallationKey {
+    /// Random bytes for a new one.
+    pub fn new_secret() -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(random::bytes())
+    }
+
+    /// The key that follows from its 32 random bytes. [`Error::Damaged`]: there are not as many.
+    pub fn new(secret: &[u8]) -> Result<Self, Error> {
+        if secret.len() == 32 { Ok(Self(StorageKey::derive(b"nullpass installation key v1", secret))) } else { Err(Error::Damaged) }
+    }
+
+    /// Seals `plain` for `purpose` and `owner`, as [`StorageKey::seal`] does.
+    pub fn seal(&self, purpose: Purpose, owner: &[u8], plain: &[u8]) -> Sealed {
+        self.0.seal(purpose, owner, plain)
+    }
+
+    /// Opens what [`InstallationKey::seal`] sealed for the same purpose and owner.
+    pub fn open(&self, purpose: Purpose, owner: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.0.open(purpose, owner, sealed)
+    }
+
+    /// HMAC-SHA-256 of `data` under a key of the label's own (RFC 2104).
+    pub fn hmac(&self, label: &str, data: &[u8]) -> Digest {
+        self.0.hmac(label, data)
+    }
+}
+
+impl fmt::Debug for InstallationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InstallationKey(..)")
+    }
+}
+
 /// One user's key. Made for the moment it is needed, from the user's record, and dropped.
 pub struct DataKey {
     user: UserId,
@@ -143,14 +212,18 @@ pub struct DataKey {
 }
 
 impl DataKey {
+    fn new(user: UserId, key: &[u8]) -> Result<Self, Error> {
+        if key.len() == 32 { Ok(Self { user, keys: Keys::new(b"nullpass data key v1", key) }) } else { Err(Error::Damaged) }
+    }
+
     /// Seals `plain` for `purpose`. `record` is the identity of the user's record that will hold it.
     pub fn seal(&self, purpose: Purpose, record: &[u8], plain: &[u8]) -> Sealed {
-        seal(&self.keys.cipher(purpose), &bound(purpose, &[self.user.as_bytes(), record]), plain)
+        seal(&self.keys.cipher(purpose), VERSION, &bound(VERSION, purpose, &[self.user.as_bytes(), record]), plain)
     }
 
     /// Opens what [`DataKey::seal`] sealed for the same user, purpose and record.
     pub fn open(&self, purpose: Purpose, record: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Error> {
-        open(&self.keys.cipher(purpose), &bound(purpose, &[self.user.as_bytes(), record]), sealed)
+        open(&self.keys.cipher(purpose), VERSION, &bound(VERSION, purpose, &[self.user.as_bytes(), record]), sealed)
     }
 
     /// HMAC-SHA-256 of `data` under a key of the user's and the label's own.
@@ -196,8 +269,8 @@ impl Keys {
 
 /// The associated data: version, purpose, NUL (which no purpose's name holds) and whose it is. A user's id has a fixed
 /// length, so what follows it can't be mistaken for part of it.
-fn bound(purpose: Purpose, owner: &[&[u8]]) -> Vec<u8> {
-    let mut bound = vec![VERSION];
+fn bound(version: u8, purpose: Purpose, owner: &[&[u8]]) -> Vec<u8> {
+    let mut bound = vec![version];
     bound.extend_from_slice(purpose.name().as_bytes());
     bound.push(0);
     for part in owner {
@@ -211,20 +284,20 @@ fn bound(purpose: Purpose, owner: &[&[u8]]) -> Vec<u8> {
 /// The nonce is random: the count of values per derived key stays far below the 2^32 after which NIST SP 800-38D wants
 /// another key.
 #[expect(clippy::expect_used, reason = "AES-GCM refuses only more than 64 GiB, which no value here comes near")]
-fn seal(cipher: &Aes256Gcm, bound: &[u8], plain: &[u8]) -> Sealed {
+fn seal(cipher: &Aes256Gcm, version: u8, bound: &[u8], plain: &[u8]) -> Sealed {
     let nonce = random::bytes::<NONCE>();
     let secret = cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: bound }).expect("the value fits into memory");
     let mut sealed = Vec::with_capacity(1 + NONCE + secret.len());
-    sealed.push(VERSION);
+    sealed.push(version);
     sealed.extend_from_slice(&nonce);
     sealed.extend_from_slice(&secret);
     Sealed(sealed)
 }
 
-fn open(cipher: &Aes256Gcm, bound: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let (&version, rest) = sealed.0.split_first().ok_or(Error::Damaged)?;
-    if version != VERSION {
-        return Err(Error::Version(version));
+fn open(cipher: &Aes256Gcm, version: u8, bound: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let (&found, rest) = sealed.0.split_first().ok_or(Error::Damaged)?;
+    if found != version {
+        return Err(Error::Version(found));
     }
     let (&nonce, secret) = rest.split_first_chunk::<NONCE>().ok_or(Error::Damaged)?;
     cipher.decrypt(&Nonce::from(nonce), Payload { msg: secret, aad: bound }).map(Zeroizing::new).map_err(|_| Error::Damaged)
@@ -248,8 +321,8 @@ pub enum Error {
     /// A sealed value was changed, belongs to another record or purpose, or was sealed under another key.
     #[error("a sealed value does not open: it was changed, or sealed for something else or under another key")]
     Damaged,
-    /// A sealed value bears a key version that this release does not know.
-    #[error("a sealed value has key version {0}, which this release does not know")]
+    /// A sealed value bears a key version that there is no key of.
+    #[error("a sealed value has key version {0}, of which there is no key here")]
     Version(u8),
 }
 

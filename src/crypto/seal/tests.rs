@@ -39,7 +39,7 @@ fn every_purpose_has_its_own_name_key_and_hmac() {
     assert!(names.iter().all(|name| !name.contains('\0')));
     for sealing in Purpose::ALL {
         // The keys that are derived once are those that would be derived now.
-        let afresh = seal(&key.keys.cipher(sealing), &bound(sealing, &[b"owner"]), b"plain");
+        let afresh = seal(&key.keys.cipher(sealing), VERSION, &bound(VERSION, sealing, &[b"owner"]), b"plain");
         assert!(key.open(sealing, b"owner", &afresh).is_ok());
         let sealed = key.seal(sealing, b"owner", b"plain");
         for opening in Purpose::ALL {

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -16,6 +15,8 @@ use super::breaker::{rest, some_of};
 use super::changes::{self, KEPT_SECS};
 use super::connect::Connector;
 use super::explain;
+use super::presence::{self, Held};
+use crate::model::Digest;
 use crate::store::{Error, Follow, News};
 
 /// How often the table is looked at, at least.
@@ -41,6 +42,8 @@ pub(super) struct Follower {
     /// How often in a row there was no connection, and when to try again.
     failures: u32,
     retry_at: Instant,
+    /// The storage keys that this process has.
+    held: Held,
 }
 
 /// A connection that listens.
@@ -50,6 +53,8 @@ struct Listening {
     _task: Ending,
     heard: mpsc::Receiver<String>,
     look_at: Instant,
+    /// The storage keys that others were told of.
+    said: Vec<Digest>,
 }
 
 /// A task that ends with this.
@@ -120,8 +125,9 @@ impl Listening {
 
 impl Follower {
     /// From now on.
-    pub(super) async fn start(connector: Connector) -> Result<Self, Error> {
-        let mut follower = Self { connector, listening: None, place: None, told: BTreeSet::new(), failures: 0, retry_at: Instant::now() };
+    pub(super) async fn start(connector: Connector, held: Held) -> Result<Self, Error> {
+        let (told, retry_at) = (BTreeSet::new(), Instant::now());
+        let mut follower = Self { connector, listening: None, place: None, told, failures: 0, retry_at, held };
         follower.listen().await?;
         Ok(follower)
     }
@@ -142,17 +148,19 @@ impl Follower {
         let (client, task) = self.connector.connect(hear).await.map_err(|failed| failed.explain(settings))?;
         // Ended when this is given up.
         let task = Ending(task);
+        let said = self.held.get();
         let asked = async {
             // First this, so that nothing falls between it and the look.
-            let (channel, present) = (changes::channel(&settings.schema), presence(&settings.schema));
+            let (channel, present) = (changes::channel(&settings.schema), presence::of_followers(&settings.schema));
             client.batch_execute(&format!("LISTEN \"{channel}\"; SELECT pg_try_advisory_lock_shared({present})")).await?;
+            presence::say(&client, &settings.schema, &[], &said).await?;
             Ok((identity(&client).await?, client.prepare(LOOK).await?))
         };
         let (server, statement) = match timeout(ANSWER, asked).await {
             Ok(asked) => asked.map_err(|error| explain::running(&error))?,
             Err(_) => return Err(silent()),
         };
-        let listening = Listening { client, look: statement, _task: task, heard, look_at: Instant::now() };
+        let listening = Listening { client, look: statement, _task: task, heard, look_at: Instant::now(), said };
         let news = match &self.place {
             None => {
                 let (place, _) = listening.look(server, None).await?;
@@ -175,8 +183,20 @@ impl Follower {
     async fn look(&mut self) -> Result<Vec<News>, Error> {
         let (Some(listening), Some(place)) = (&mut self.listening, &self.place) else { return Ok(Vec::new()) };
         listening.look_at = Instant::now() + POLL - some_of(POLL / 5);
-        match listening.look(place.server.clone(), Some(&place.seen)).await {
-            Ok((place, found)) => Ok(self.note(place, found)),
+        let held = self.held.get();
+        let looked = async {
+            let looked = listening.look(place.server.clone(), Some(&place.seen)).await?;
+            if held != listening.said {
+                let said = presence::say(&listening.client, &self.connector.settings().schema, &listening.said, &held);
+                timeout(ANSWER, said).await.map_err(|_| silent())?.map_err(|error| explain::running(&error))?;
+            }
+            Ok(looked)
+        };
+        match looked.await {
+            Ok((place, found)) => {
+                listening.said = held;
+                Ok(self.note(place, found))
+            }
             Err(error) => {
                 self.listening = None;
                 Err(error)
@@ -229,12 +249,6 @@ impl std::fmt::Debug for Follower {
     }
 }
 
-/// The lock that everybody who follows a schema has a share of, so that it can be told whether somebody does.
-pub(super) fn presence(schema: &str) -> i64 {
-    let digest: [u8; 32] = Sha256::digest(format!("nullpass followers of {schema}")).into();
-    digest.first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
-}
-
 /// Which server it is. After a failover it is another one, or the same with another history (timeline); where neither may
 /// be read, the time since it runs stands in for both.
 async fn identity(client: &Client) -> Result<String, tokio_postgres::Error> {
@@ -266,7 +280,7 @@ mod tests {
         let (other, _task) = connector.connect(|_| {}).await.unwrap();
         let change = "INSERT INTO changes (kind, id) SELECT 'u', gen_random_uuid() FROM generate_series(1, 5)";
         long.batch_execute(&format!("BEGIN; {change}")).await.unwrap();
-        let mut follower = Follower::start(connector.clone()).await.unwrap();
+        let mut follower = Follower::start(connector.clone(), Held::default()).await.unwrap();
         other.batch_execute(change).await.unwrap();
         let mut found = async || {
             let (listening, place) = (follower.listening.as_ref().unwrap(), follower.place.clone().unwrap());

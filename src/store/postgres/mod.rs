@@ -14,6 +14,7 @@ mod keys;
 mod locks;
 mod migrate;
 mod pool;
+mod presence;
 mod purge;
 mod rows;
 mod search;
@@ -40,8 +41,9 @@ use self::connect::Connector;
 use self::follow::Follower;
 pub use self::migrate::Migration;
 use self::pool::Pool;
+use self::presence::Held;
 use self::rows::{record_of, unexpected};
-use super::{AuditQuery, Error, Follow, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery, Vitals};
+use super::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery, Vitals};
 use crate::clock::Timestamp;
 use crate::config::Postgres;
 use crate::model::{
@@ -75,6 +77,8 @@ struct Inner {
     /// Which row this process writes, and when it last could.
     slot: i32,
     wrote_at: std::sync::Mutex<Option<tokio::time::Instant>>,
+    /// The storage keys that this process has.
+    held: Held,
 }
 
 impl PostgresStore {
@@ -96,6 +100,7 @@ impl PostgresStore {
             bound: locks::Bound::default(),
             slot: i32::try_from(breaker::any_number() % SLOTS).unwrap_or(0),
             wrote_at: std::sync::Mutex::default(),
+            held: Held::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -280,6 +285,14 @@ impl Store for PostgresStore {
         self.pool().transaction(&keys::Retire { kids, at }).await
     }
 
+    async fn rotate_signing_keys(&self, new: &[SigningKeyRecord], at: Timestamp) -> Result<(), Error> {
+        self.pool().transaction(&keys::Rotate { new, at }).await
+    }
+
+    async fn remove_signing_keys(&self, kids: &[Kid]) -> Result<u64, Error> {
+        self.pool().transaction(&keys::Remove(kids)).await
+    }
+
     async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, Error> {
         keys::all(self.pool()).await
     }
@@ -290,6 +303,18 @@ impl Store for PostgresStore {
 
     async fn swap_meta(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool, Error> {
         keys::swap_meta(self.pool(), name, expected, new).await
+    }
+
+    async fn rewrap(&self, these: &[Rewrap]) -> Result<u64, Error> {
+        self.pool().transaction(&keys::RewrapAll(these)).await
+    }
+
+    fn hold_keys(&self, checks: &[Digest]) {
+        self.inner.held.set(checks);
+    }
+
+    async fn others_without_key(&self, check: &Digest) -> Result<u64, Error> {
+        presence::without_key(self.pool(), check).await
     }
 
     async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error> {
@@ -305,7 +330,7 @@ impl Store for PostgresStore {
     }
 
     async fn follow(&self) -> Result<Option<Box<dyn Follow>>, Error> {
-        Ok(Some(Box::new(Follower::start(self.pool().connector().clone()).await?)))
+        Ok(Some(Box::new(Follower::start(self.pool().connector().clone(), self.inner.held.clone()).await?)))
     }
 
     /// Asks whether the server takes writes, and every ten seconds, or since it could not, writes.

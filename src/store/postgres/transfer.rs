@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::PostgresStore;
 use super::explain;
-use super::follow::presence;
 use super::pool::{Failure, Tx, Work};
+use super::presence;
 use super::rows::{id, record_of, unexpected};
 use super::spent;
 use super::users::Columns;
@@ -26,15 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[async_trait]
 impl Transfer for PostgresStore {
-    /// Who follows the schema holds a lock that others can see.
     async fn others(&self) -> Result<u64, Error> {
-        let sql = "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 \
-                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                   AND (classid::int8 << 32 | objid::int8) = $1";
-        let present = presence(&self.pool().connector().settings().schema);
-        let row = self.pool().read_one(sql, &[&present]).await?;
-        let count: i64 = row.map_or(Ok(0), |row| row.try_get(0)).map_err(unexpected)?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        presence::followers(self.pool()).await
     }
 
     async fn export(&self) -> Result<Box<dyn Export>, Error> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::changes;
 use super::conditions::Conditions;
 use super::explain::is_unique_violation;
+use super::keys::refuse_old_key;
 use super::pool::{Failure, Pool, Tx, Work};
 use super::rows::{id, ids, record_of, records};
 use super::search::{grams, grams_of_search, searched};
@@ -37,6 +38,7 @@ impl Work for Insert<'_> {
         if !self.allow_retired && tx.one("SELECT 1 FROM retired_emails WHERE digest = $1", &[&retired.as_slice()]).await?.is_some() {
             return Err(Error::Retired.into());
         }
+        refuse_old_key(tx, &self.user.data_key.0).await?;
         Ok(changes::tell(tx, &[News::User(self.user.id)]).await?)
     }
 }

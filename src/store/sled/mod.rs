@@ -35,7 +35,7 @@ use self::change::{Changes, Pick};
 use self::flusher::{Flushed, Flusher};
 use self::health::Health;
 use self::trees::{Trees, batch, bytes, entries_after, exists, indexed, load, pair};
-use super::{AuditQuery, Error, Follow, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery, record};
+use super::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery, record};
 use crate::clock::Timestamp;
 use crate::model::{
     Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
@@ -291,6 +291,16 @@ impl Store for SledStore {
         self.write(move |writer| keys::retire(writer, &kids, at)).await
     }
 
+    async fn rotate_signing_keys(&self, new: &[SigningKeyRecord], at: Timestamp) -> Result<(), Error> {
+        let new = new.to_vec();
+        self.write(move |writer| keys::rotate(writer, &new, at)).await
+    }
+
+    async fn remove_signing_keys(&self, kids: &[Kid]) -> Result<u64, Error> {
+        let kids = kids.to_vec();
+        self.write(move |writer| keys::remove(writer, &kids)).await
+    }
+
     async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, Error> {
         self.read(keys::all).await
     }
@@ -303,6 +313,11 @@ impl Store for SledStore {
     async fn swap_meta(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool, Error> {
         let (name, expected, new) = (name.to_owned(), expected.map(<[u8]>::to_vec), new.map(<[u8]>::to_vec));
         self.write(move |writer| keys::swap_meta(writer, &name, expected.as_deref(), new.as_deref())).await
+    }
+
+    async fn rewrap(&self, these: &[Rewrap]) -> Result<u64, Error> {
+        let these = these.to_vec();
+        self.write(move |writer| keys::rewrap(writer, &these)).await
     }
 
     async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error> {

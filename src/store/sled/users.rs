@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Changes, Error, Inner, UserQuery, Writer, bytes, entries_after, exists, load, record, sessions, tokens};
+use super::{Changes, Error, Inner, UserQuery, Writer, bytes, entries_after, exists, keys, load, record, sessions, tokens};
 use crate::clock::Timestamp;
 use crate::model::{Email, SessionId, User, UserId};
 
@@ -16,6 +16,7 @@ pub(super) fn insert(writer: &Writer<'_>, user: &User, allow_retired: bool) -> R
     if !allow_retired && exists(&trees.retired_emails, &retired(&user.email))? {
         return Err(Error::Retired);
     }
+    keys::refuse_old_key(writer, &user.data_key.0)?;
     let mut changes = Changes::new();
     changes.put(&trees.users, id, encoded);
     changes.put(&trees.users_by_email, email, id);

@@ -191,6 +191,7 @@ fn problem(call: &Call<'_>, error: Error, password: &'static str) -> FormProblem
         | Error::NotFound
         | Error::Busy
         | Error::Unavailable(_)
+        | Error::Keys(_)
         | Error::Internal(_) => None,
     };
     let problem = FormProblem::of(call, &error.into());

@@ -120,20 +120,20 @@ impl Server {
     pub(crate) async fn restart(&mut self) {
         // The old store must be gone before the folder can be opened again.
         self.end().await;
-        self.begin().await;
-    }
-
-    /// Starts it again after it was ended.
-    pub(crate) async fn begin(&mut self) {
-        let (running, store) = run(&self.config, &self.time).await;
-        self.address = running.addresses()[0];
-        (self.running, self.store) = (Some(running), Some(store));
+        self.restart_ended().await;
     }
 
     /// Ends it; nothing of it answers any more.
     pub(crate) async fn end(&mut self) {
         self.running.take().unwrap().stop(std::future::pending()).await.unwrap();
         self.store = None;
+    }
+
+    /// Starts it again after [`Server::end`], with the same state.
+    pub(crate) async fn restart_ended(&mut self) {
+        let (running, store) = run(&self.config, &self.time).await;
+        self.address = running.addresses()[0];
+        (self.running, self.store) = (Some(running), Some(store));
     }
 
     /// Whether it refuses to start again.

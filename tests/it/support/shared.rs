@@ -12,7 +12,7 @@ use nullpass::model::{
     Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
     Rotation, Session, SessionId, SessionTouch, User, UserId,
 };
-use nullpass::store::{AuditQuery, Error, Follow, News, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
+use nullpass::store::{AuditQuery, Error, Follow, News, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery};
 use tokio::sync::broadcast;
 
 /// How the store is to one of them.
@@ -329,6 +329,34 @@ impl Store for Member {
         self.inner.retire_signing_keys(kids, at).await?;
         self.tell([News::SigningKeys]);
         Ok(())
+    }
+
+    async fn rotate_signing_keys(&self, new: &[SigningKeyRecord], at: Timestamp) -> Result<(), Error> {
+        self.pass("rotate_signing_keys").await?;
+        self.inner.rotate_signing_keys(new, at).await?;
+        self.tell([News::SigningKeys]);
+        Ok(())
+    }
+
+    async fn remove_signing_keys(&self, kids: &[Kid]) -> Result<u64, Error> {
+        self.pass("remove_signing_keys").await?;
+        let removed = self.inner.remove_signing_keys(kids).await?;
+        self.tell([News::SigningKeys]);
+        Ok(removed)
+    }
+
+    async fn rewrap(&self, these: &[Rewrap]) -> Result<u64, Error> {
+        self.pass("rewrap").await?;
+        self.inner.rewrap(these).await
+    }
+
+    fn hold_keys(&self, checks: &[Digest]) {
+        self.inner.hold_keys(checks);
+    }
+
+    async fn others_without_key(&self, check: &Digest) -> Result<u64, Error> {
+        self.pass("others_without_key").await?;
+        self.inner.others_without_key(check).await
     }
 
     async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, Error> {

@@ -11,7 +11,7 @@ use nullpass::model::{
     Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
     Rotation, Session, SessionId, SessionTouch, User, UserId,
 };
-use nullpass::store::{AuditQuery, Error, Follow, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
+use nullpass::store::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery};
 
 /// Passes everything on to `inner` while it is not away.
 #[derive(Debug)]
@@ -210,6 +210,30 @@ impl Store for Switchable {
     async fn retire_signing_keys(&self, kids: &[Kid], at: Timestamp) -> Result<(), Error> {
         self.pass("retire_signing_keys")?;
         self.inner.retire_signing_keys(kids, at).await
+    }
+
+    async fn rotate_signing_keys(&self, new: &[SigningKeyRecord], at: Timestamp) -> Result<(), Error> {
+        self.pass("rotate_signing_keys")?;
+        self.inner.rotate_signing_keys(new, at).await
+    }
+
+    async fn remove_signing_keys(&self, kids: &[Kid]) -> Result<u64, Error> {
+        self.pass("remove_signing_keys")?;
+        self.inner.remove_signing_keys(kids).await
+    }
+
+    async fn rewrap(&self, these: &[Rewrap]) -> Result<u64, Error> {
+        self.pass("rewrap")?;
+        self.inner.rewrap(these).await
+    }
+
+    fn hold_keys(&self, checks: &[Digest]) {
+        self.inner.hold_keys(checks);
+    }
+
+    async fn others_without_key(&self, check: &Digest) -> Result<u64, Error> {
+        self.pass("others_without_key")?;
+        self.inner.others_without_key(check).await
     }
 
     async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, Error> {
