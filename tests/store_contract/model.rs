@@ -10,10 +10,13 @@ use async_trait::async_trait;
 use nullpass::clock::Timestamp;
 use nullpass::model::{
     Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, EventId, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey,
-    LockUpdate, Rotation, Session, SessionId, SessionTouch, User, UserId,
+    LockUpdate, Rotation, Sealed, Session, SessionId, SessionTouch, User, UserId,
 };
 use nullpass::store::record::encode;
-use nullpass::store::{AuditQuery, Error, Follow, Purged, Purpose, SessionSelector, SigningKeyRecord, Store, UserQuery};
+use nullpass::store::{
+    AuditQuery, Error, Follow, Purged, Purpose, Rewrap, STORAGE_KEYS, SessionSelector, SigningKeyRecord, Store, UserQuery, WRAPPED_VALUES,
+    Wrapped,
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct Model(Mutex<State>);
@@ -43,6 +46,15 @@ impl State {
         self.locks.iter().find(|(other, _)| *other == key).map(|(_, lock)| *lock).unwrap_or_default()
     }
 
+    fn require_current(&self, sealed: &Sealed) -> Result<(), Error> {
+        let version = match self.meta.get(STORAGE_KEYS) {
+            Some(keys) if keys.len() != 32 => keys.first().copied().unwrap_or(1),
+            Some(_) => 1,
+            None => return Ok(()),
+        };
+        if sealed.0.first() == Some(&version) { Ok(()) } else { Err(Error::OldKey) }
+    }
+
     fn ids_of(&self, user: UserId) -> Vec<SessionId> {
         self.sessions.values().filter(|session| session.user == user).map(|session| session.id).collect()
     }
@@ -59,6 +71,7 @@ impl Store for Model {
         if state.retired.contains(&user.email) && !allow_retired {
             return Err(Error::Retired);
         }
+        state.require_current(&user.data_key)?;
         state.users.insert(user.id, user.clone());
         Ok(())
     }
@@ -309,6 +322,7 @@ impl Store for Model {
     async fn insert_signing_key(&self, key: &SigningKeyRecord) -> Result<(), Error> {
         let mut state = self.state();
         encode(key)?;
+        state.require_current(&key.private)?;
         if !state.keys.iter().any(|other| other.kid == key.kid) {
             state.keys.push(key.clone());
         }
@@ -322,6 +336,63 @@ impl Store for Model {
             }
         }
         Ok(())
+    }
+
+    async fn rotate_signing_keys(&self, new: &[SigningKeyRecord], at: Timestamp) -> Result<(), Error> {
+        let mut state = self.state();
+        for key in new {
+            state.require_current(&key.private)?;
+        }
+        for key in &mut state.keys {
+            if new.iter().any(|new| new.algorithm == key.algorithm) {
+                key.retired_at.get_or_insert(at);
+            }
+        }
+        state.keys.retain(|key| new.iter().all(|new| new.kid != key.kid));
+        state.keys.extend(new.iter().cloned());
+        Ok(())
+    }
+
+    async fn remove_signing_keys(&self, kids: &[Kid]) -> Result<u64, Error> {
+        let mut state = self.state();
+        let before = state.keys.len();
+        state.keys.retain(|key| key.retired_at.is_none() || !kids.contains(&key.kid));
+        Ok((before - state.keys.len()) as u64)
+    }
+
+    async fn rewrap(&self, these: &[Rewrap]) -> Result<u64, Error> {
+        let mut state = self.state();
+        for one in these {
+            state.require_current(&one.to)?;
+        }
+        let mut done = 0;
+        for Rewrap { what, from, to } in these {
+            done += u64::from(match what {
+                Wrapped::Value(name) => match state.meta.get_mut(*name) {
+                    Some(value) if *value == from.0 => {
+                        value.clone_from(&to.0);
+                        true
+                    }
+                    _ => false,
+                },
+                Wrapped::SigningKey(kid) => match state.keys.iter_mut().find(|key| key.kid == *kid && key.private == *from) {
+                    Some(key) => {
+                        key.private = to.clone();
+                        true
+                    }
+                    None => false,
+                },
+                Wrapped::DataKey(id) => match state.users.get_mut(id).filter(|user| user.data_key == *from) {
+                    Some(user) => {
+                        user.data_key = to.clone();
+                        user.revision += 1;
+                        true
+                    }
+                    None => false,
+                },
+            });
+        }
+        Ok(done)
     }
 
     async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, Error> {
@@ -338,6 +409,9 @@ impl Store for Model {
         let mut state = self.state();
         if state.meta.get(name).map(Vec::as_slice) != expected {
             return Ok(false);
+        }
+        if let Some(new) = new.filter(|_| WRAPPED_VALUES.contains(&name)) {
+            state.require_current(&Sealed(new.to_vec()))?;
         }
         match new {
             Some(new) => state.meta.insert(name.to_owned(), new.to_vec()),

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use nullpass::clock::Timestamp;
 use nullpass::model::{
-    Action, ApiToken, ApiTokenId, AuditEvent, EventId, Generation, Rotation, Session, SessionId, SessionTouch, User, UserId,
+    Action, ApiToken, ApiTokenId, AuditEvent, Digest, EventId, Generation, Kid, Rotation, Sealed, Session, SessionId, SessionTouch, User,
+    UserId,
 };
-use nullpass::store::{AuditQuery, Error, Purpose, SessionSelector, Store, UserQuery};
+use nullpass::store::{
+    AuditQuery, Error, Purpose, Rewrap, STORAGE_KEYS, SessionSelector, StorageKeys, Store, UserQuery, WRAPPED_VALUES, Wrapped,
+};
 use tokio::task::JoinSet;
 
 use super::Backend;
-use super::fixtures::{api_token, at, digest, email, event, session, token, user};
+use super::fixtures::{api_token, at, digest, email, event, session, signing_key, token, user};
 
 const TASKS: u64 = 50;
 
@@ -259,4 +262,94 @@ pub(crate) async fn many_records_are_scanned_and_purged_once_each<B: Backend>() 
     purged.sort_unstable();
     assert_eq!(purged, ids[1..]);
     assert_eq!(store.delete_sessions(SessionSelector::OfUser(user)).await.unwrap(), [ids[0]]);
+}
+
+// NP-11: once the state says that another storage key wraps, nothing that the old one has wrapped comes after it, whoever
+// has not heard; and who changes an account meanwhile does not bring the old wrap back.
+pub(crate) async fn nothing_new_is_wrapped_by_an_old_key<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path()).await;
+    let first = StorageKeys::first(Digest([1; 32]));
+    assert!(store.swap_meta(STORAGE_KEYS, None, Some(&first.encode().unwrap())).await.unwrap());
+    let old = |number: u64| user(UserId::new(), email(number));
+    let mut known = Vec::new();
+    for number in 0..10 {
+        known.push(old(number));
+        store.insert_user(&known[known.len() - 1], false).await.unwrap();
+    }
+    let changing: JoinSet<()> = known
+        .iter()
+        .map(|user| {
+            let (store, id) = (Arc::clone(&store), user.id);
+            async move {
+                let mut changed = 0;
+                while changed < 8 {
+                    let user = store.user(id).await.unwrap().unwrap();
+                    match store.replace_user(&user).await {
+                        Ok(_) => changed += 1,
+                        Err(Error::Stale) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+        })
+        .collect();
+    let adding: JoinSet<bool> = (100..140)
+        .map(|number| {
+            let (store, user) = (Arc::clone(&store), old(number));
+            async move {
+                tokio::time::sleep(Duration::from_millis(number % 20)).await;
+                match store.insert_user(&user, false).await {
+                    Ok(()) => true,
+                    Err(Error::OldKey) => false,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let begun = first.begin(Digest([2; 32]), at(1));
+    assert!(store.swap_meta(STORAGE_KEYS, Some(&first.encode().unwrap()), Some(&begun.encode().unwrap())).await.unwrap());
+    // From here on what is there now is all that there is to wrap anew.
+    let all = UserQuery { limit: 1000, ..UserQuery::default() };
+    let found = store.users(&all).await.unwrap();
+    for user in &found {
+        let to = Sealed([&[2], &user.data_key.0[1..]].concat());
+        let order = Rewrap { what: Wrapped::DataKey(user.id), from: user.data_key.clone(), to };
+        let again = order.clone();
+        assert_eq!(store.rewrap(&[order]).await.unwrap(), 1);
+        assert_eq!(store.rewrap(&[again]).await.unwrap(), 0, "twice is once");
+    }
+    changing.join_all().await;
+    let added = adding.join_all().await;
+    let users = store.users(&all).await.unwrap();
+    assert!(users.iter().all(|user| user.data_key.0[0] == 2), "{users:?}");
+    assert_eq!(users.len(), 10 + added.iter().filter(|added| **added).count());
+    assert!(matches!(store.insert_user(&old(200), false).await, Err(Error::OldKey)));
+    assert!(matches!(store.insert_signing_key(&signing_key("old", at(1))).await, Err(Error::OldKey)));
+    assert!(matches!(store.rotate_signing_keys(&[signing_key("old", at(1))], at(1)).await, Err(Error::OldKey)));
+    assert!(matches!(store.swap_meta(WRAPPED_VALUES[0], None, Some(&[1, 2])).await, Err(Error::OldKey)));
+    assert!(store.signing_keys().await.unwrap().is_empty() && store.meta(WRAPPED_VALUES[0]).await.unwrap().is_none());
+    assert!(store.swap_meta(WRAPPED_VALUES[0], None, Some(&[2, 2])).await.unwrap());
+}
+
+// Two who rotate at once leave one key that signs, and nobody's tokens without theirs.
+pub(crate) async fn one_of_many_keys_signs<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path()).await;
+    store.insert_signing_key(&signing_key("first", at(0))).await.unwrap();
+    let results =
+        at_once(
+            &store,
+            |store, number| async move { store.rotate_signing_keys(&[signing_key(&format!("key{number}"), at(1))], at(2)).await },
+        )
+        .await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let keys = store.signing_keys().await.unwrap();
+    assert_eq!(keys.len(), 51);
+    let signing: Vec<Kid> = keys.iter().filter(|key| key.retired_at.is_none()).map(|key| key.kid.clone()).collect();
+    assert_eq!(signing.len(), 1, "{signing:?}");
+    let all: Vec<Kid> = keys.iter().map(|key| key.kid.clone()).collect();
+    assert_eq!(store.remove_signing_keys(&all).await.unwrap(), 50, "the one that signs is never removed");
+    assert_eq!(store.signing_keys().await.unwrap()[0].kid, signing[0]);
 }
