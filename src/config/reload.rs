@@ -1,6 +1,6 @@
 //! What a changed configuration may change in a process that runs, and what waits for its next start.
 
-use super::Config;
+use super::{Config, Storage};
 
 impl Config {
     /// This configuration as a process that was started with `running` can take it, and the keys that differ and wait
@@ -32,7 +32,14 @@ impl Config {
         keep("accounts.argon2", put_back(&mut self.accounts.argon2, &running.accounts.argon2));
         keep("tokens", put_back(&mut self.tokens, &running.tokens));
         keep("sessions", put_back(&mut self.sessions, &running.sessions));
-        keep("storage", put_back(&mut self.storage, &running.storage));
+        // The master keys are taken over, or the whole is refused; whether there is any is decided at the start.
+        let (master, previous) = (self.storage.master_key.take(), self.storage.previous_master_key.take());
+        let bare = Storage { master_key: None, previous_master_key: None, ..running.storage.clone() };
+        keep("storage", put_back(&mut self.storage, &bare));
+        let is_given = master.is_some() == running.storage.master_key.is_some();
+        keep("storage.master_key", !is_given);
+        let kept = (running.storage.master_key.clone(), running.storage.previous_master_key.clone());
+        (self.storage.master_key, self.storage.previous_master_key) = if is_given { (master, previous) } else { kept };
         keep("log.format", put_back(&mut self.log.format, &running.log.format));
         keep("log.access", put_back(&mut self.log.access, &running.log.access));
         (self, waiting)
@@ -68,6 +75,22 @@ mod tests {
         new.two_factor.always_required = true;
         new.accounts.password.min_length = 20;
         assert_eq!(new.clone().for_running(&running), (new, Vec::new()));
+    }
+
+    #[test]
+    fn master_keys_change_and_whether_there_is_one_does_not() {
+        let key = |byte: u8| Some(crate::model::Secret::new(vec![byte; 32]));
+        let mut running = Config::default();
+        let mut new = running.clone();
+        (new.storage.master_key, new.storage.previous_master_key) = (key(2), key(1));
+        let (kept, waiting) = new.clone().for_running(&running);
+        assert_eq!((kept, waiting), (running.clone(), vec!["storage.master_key"]));
+        running.storage.master_key = key(1);
+        assert_eq!(new.clone().for_running(&running), (new.clone(), Vec::new()));
+        new.storage.path = "elsewhere".into();
+        let (kept, waiting) = new.for_running(&running);
+        assert_eq!(waiting, ["storage"]);
+        assert_eq!((kept.storage.master_key, kept.storage.path), (key(2), running.storage.path));
     }
 
     #[test]
