@@ -345,6 +345,7 @@ fn a_file_that_is_missing_is_an_error() {
         ("[server.tls]\ncert = \"/nonexistent/c\"\nkey = \"/nonexistent/k\"\n", "server.tls.cert"),
         ("[server.tls]\ncert = \"/dev/null\"\nkey = \"/dev/null\"\nclient_ca = \"/nonexistent/ca\"\n", "server.tls.client_ca"),
         ("[storage]\nmaster_key_file = \"/nonexistent/k\"\n", "storage.master_key_file"),
+        ("[storage]\nprevious_master_key_file = \"/nonexistent/k\"\n", "storage.previous_master_key_file"),
         (
             "[accounts]\nbootstrap_admin = { email = \"a@b.de\", password_file = \"/nonexistent/p\" }\n",
             "accounts.bootstrap_admin.password_file",
@@ -419,6 +420,22 @@ fn a_secret_is_given_once() {
     let short = "[accounts]\nbootstrap_admin = { email = \"a@b.de\", password = \"hunter2\" }";
     refused(short, "accounts.bootstrap_admin.password", "has 7 bytes");
     assert!(!problems(short).contains("hunter2"));
+}
+
+// A key that is replaced stands beside the one that replaces it, and nowhere else.
+#[test]
+fn a_previous_master_key_needs_a_present_one() {
+    let other = "3q2+7wABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhs=";
+    let with = |more: &str| format!("[storage]\nmaster_key = \"{KEY}\"\n{more}");
+    let storage = ok(&with(&format!("previous_master_key = \"{other}\""))).config.storage;
+    assert_eq!(storage.previous_master_key.as_ref().unwrap().expose().len(), 32);
+    assert_ne!(storage.previous_master_key, storage.master_key);
+    assert_eq!(ok(&with("previous_master_key = \"\"")).config.storage.previous_master_key, None);
+    refused(&with(&format!("previous_master_key = \"{KEY}\"")), "storage.previous_master_key", "is the same as storage.master_key");
+    refused(&format!("[storage]\nprevious_master_key = \"{other}\""), "storage.previous_master_key", "without the key that replaces it");
+    refused(&with("previous_master_key = \"AAAA\""), "storage.previous_master_key", "openssl rand -base64 32");
+    let both = format!("previous_master_key = \"{other}\"\nprevious_master_key_file = \"x\"");
+    refused(&with(&both), "storage.previous_master_key", "keep one of them");
 }
 
 // NP-4: a master key that can be guessed does not start, and is not shown.

@@ -280,7 +280,7 @@ async fn a_hundred_thousand_made_up_names() {
     assert!(store.swap_meta(MARKER, Some(b"x"), None).await.unwrap());
     drop(store);
 
-    server.begin().await;
+    server.restart_ended().await;
     from(&server, "198.51.100.1", "ada@example.com", PASSWORD, None).await.is(200);
     for n in 0..5 {
         from(&server, &format!("198.51.100.{n}"), &format!("somebody-{n}@example.com"), WRONG, None).await.is(401);
