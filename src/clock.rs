@@ -27,6 +27,11 @@ impl Timestamp {
         Self(secs.saturating_mul(1000))
     }
 
+    /// From a time in RFC 3339 with its offset from UTC; `None`: it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|time| Self(time.as_millisecond()))
+    }
+
     /// Milliseconds since the epoch.
     pub const fn as_millis(self) -> i64 {
         self.0

@@ -36,6 +36,7 @@ impl Fixture {
             sessions: config.sessions,
             two_factor: config.two_factor,
             limits: config.limits,
+            audit: config.audit,
         };
         let now = Clock::system().now();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

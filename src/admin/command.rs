@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::{self, AuditAnswer, AuditCommand};
 use super::view::{KeyRows, SessionRow, TokenRow, UserRow};
 use crate::auth::register::NewAccount;
 use crate::auth::rewrap::Rewrapped;
@@ -20,7 +21,7 @@ use crate::store::UserQuery;
 /// The name in the audit log of what comes from here.
 const ACTOR: &str = "cli";
 
-/// The most accounts in one [`Answer::Users`]; ask again with `after` for more.
+/// The most accounts in one [`Answer::Users`], or audit events in one answer; ask again for more.
 pub const PAGE: usize = 500;
 
 /// An account, as people name one: by its address or its id.
@@ -112,6 +113,8 @@ pub enum Command {
     StorageKeyRotate {},
     /// Wraps some anew, after this account; ask again with [`Answer::Rewrapped`]'s `next` until it is finished.
     StorageKeyRewrap { after: Option<UserId> },
+    /// What concerns the audit log.
+    Audit(AuditCommand),
 }
 
 /// What came of it.
@@ -150,6 +153,8 @@ pub enum Answer {
         /// The old key is not needed any more.
         finished: bool,
     },
+    /// What is to say about the audit log.
+    Audit(AuditAnswer),
 }
 
 /// Why a command was not done. The texts are for the operator and say what to do where that is not plain.
@@ -254,11 +259,12 @@ pub async fn execute(auth: &Auth, command: Command, now: Timestamp) -> Result<An
             let Rewrapped { seen, next, finished } = auth.rewrap_some(after).await.map_err(refusal)?;
             Ok(Answer::Rewrapped { seen, next, finished })
         }
+        Command::Audit(command) => audit::execute(auth, command).await.map(Answer::Audit),
     }
 }
 
 /// The id of the account that is meant. An id is taken as it is: the use case says when it is nobody's.
-async fn find(auth: &Auth, who: &Who) -> Result<UserId, CommandError> {
+pub(super) async fn find(auth: &Auth, who: &Who) -> Result<UserId, CommandError> {
     match who {
         Who::Id(id) => Ok(*id),
         Who::Email(email) => auth.user_by_email(email).await.map(|user| user.id).map_err(|error| no_user(who, error)),
@@ -276,7 +282,7 @@ fn no_user(who: &Who, error: Error) -> CommandError {
 /// The use case's own words, which are for people. What is behind a failure is added: the reader runs this server, and
 /// where no server runs there is no log to look into.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn refusal(error: Error) -> CommandError {
+pub(super) fn refusal(error: Error) -> CommandError {
     if !matches!(error, Error::Unavailable(_) | Error::Internal(_)) {
         return CommandError::Refused(error.to_string());
     }

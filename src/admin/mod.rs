@@ -1,8 +1,9 @@
 //! The operators' side: the second listener with health and metrics, and the command line's socket.
 //!
 //! `listener` answers probes and scrapers and shows no secret; `command` is what the command line may ask of the
-//! state; `socket` carries commands from the command line to a running server; `migrate` carries a state to another store.
+//! state, `audit` what of the audit log; `socket` carries commands from the command line to a running server; `migrate` carries a state to another store.
 
+pub mod audit;
 pub mod command;
 pub mod listener;
 pub mod migrate;

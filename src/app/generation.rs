@@ -123,5 +123,6 @@ pub(super) fn auth_settings(config: &Config) -> auth::Settings {
         sessions: config.sessions.clone(),
         two_factor: config.two_factor.clone(),
         limits: config.limits.clone(),
+        audit: config.audit.clone(),
     }
 }

@@ -43,8 +43,9 @@ impl Auth {
             None => None,
             Some(text) => Some(parse_avatar(text.as_deref())?),
         };
+        let event = Event::done(Action::UserUpdate).with("fields", "profile");
         let user = self
-            .change_user(session.user(), now, |user| {
+            .change_user(session.user(), Some((event, client)), now, |user| {
                 if let Some(name) = &display_name {
                     user.display_name.clone_from(name);
                 }
@@ -54,7 +55,6 @@ impl Auth {
                 Ok(())
             })
             .await?;
-        self.record(Event::done(Action::UserUpdate, &user).with("fields", "profile"), client, now).await;
         Ok(user)
     }
 
@@ -80,18 +80,25 @@ impl Auth {
         if let Some(proof) = Self::required_proof(&user, session, proof)? {
             amr = amr.and(self.prove_second_factor(&user, proof, client, now).await?);
         }
-        let user = self.set_password(&user, new, now).await?;
-        self.end_sessions(SessionSelector::OfUser(user.id)).await?;
-        self.record(Event::done(Action::PasswordChange, &user), client, now).await;
+        let user = self.set_password(&user, new, None, client, now).await?;
+        self.end_sessions(SessionSelector::OfUser(user.id), None).await?;
         let begin = Begin { amr: amr.and(Amr::PASSWORD), auth_time: now, fitness, cookie: cookie || session.is_cookie() };
-        self.begin(user, begin, client, now).await
+        self.begin(user, begin, &[], client, now).await
     }
 
     /// Hashes and stores a new password; `password_changed_at` moves on, which voids pending logins and what Basic
-    /// authentication remembers.
-    pub(super) async fn set_password(&self, user: &User, new: Secret<String>, now: Timestamp) -> Result<User, Error> {
+    /// authentication remembers. `actor` is who sets it, when it is not the owner.
+    pub(super) async fn set_password(
+        &self,
+        user: &User,
+        new: Secret<String>,
+        actor: Option<&str>,
+        client: &Client,
+        now: Timestamp,
+    ) -> Result<User, Error> {
+        let event = Event::done(Action::PasswordChange).by_any(actor);
         let hash = self.hasher.hash(new, Asker::Known).await?;
-        self.change_user(user.id, now, |user| {
+        self.change_user(user.id, Some((event, client)), now, |user| {
             user.password = hash.clone();
             // Two changes within one millisecond are still two.
             user.password_changed_at = now.max(Timestamp::from_millis(user.password_changed_at.as_millis() + 1));
@@ -120,11 +127,11 @@ impl Auth {
 
     /// Deletes an account; `actor` is who, when it is not its owner.
     pub(super) async fn delete_user(&self, user: &User, actor: Option<&str>, client: &Client, now: Timestamp) -> Result<(), Error> {
-        self.store.delete_user(user.id, now).await?.ok_or(Error::NotFound)?;
+        let event = Event::done(Action::UserDelete).by_any(actor);
+        let recording = self.recording(&[event], user, client, now)?;
+        recording.run(|store| store.delete_user(user.id, now)).await?.ok_or(Error::NotFound)?;
         self.live.remove_user(user.id);
         self.basic.forget(user.id);
-        let event = Event::done(Action::UserDelete, user);
-        self.record(if let Some(actor) = actor { event.by(actor) } else { event }, client, now).await;
         Ok(())
     }
 

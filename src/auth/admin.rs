@@ -27,9 +27,7 @@ impl Auth {
     pub async fn add_user(&self, new: NewAccount, groups: BTreeSet<Group>, actor: &str, now: Timestamp) -> Result<User, Error> {
         let mut account = self.check_account(new)?;
         account.groups = groups;
-        let user = self.insert_account(account, true, now).await?;
-        self.record(Event::done(Action::UserRegister, &user).by(actor), &Client::local(), now).await;
-        Ok(user)
+        self.insert_account(account, true, &[Event::done(Action::UserRegister).by(actor)], &Client::local(), now).await
     }
 
     /// Sets a password, and ends all of the person's sessions.
@@ -38,63 +36,58 @@ impl Auth {
         let hints = [user.email.as_str()];
         password_rules::check(&self.settings().accounts.password, new.expose(), &hints)
             .map_err(|problem| Error::invalid("password", problem))?;
-        let user = self.set_password(&user, new, now).await?;
-        self.end_sessions(SessionSelector::OfUser(id)).await?;
-        self.record(Event::done(Action::PasswordChange, &user).by(actor), &Client::local(), now).await;
+        let user = self.set_password(&user, new, Some(actor), &Client::local(), now).await?;
+        self.end_sessions(SessionSelector::OfUser(id), None).await?;
         Ok(user)
     }
 
     /// Replaces a person's groups. They count from the next request on.
     pub async fn set_groups(&self, id: UserId, groups: BTreeSet<Group>, actor: &str, now: Timestamp) -> Result<User, Error> {
-        let user = self
-            .change_user(id, now, |user| {
-                user.groups.clone_from(&groups);
-                Ok(())
-            })
-            .await?;
-        self.record(Event::done(Action::UserUpdate, &user).by(actor).with("fields", "groups"), &Client::local(), now).await;
-        Ok(user)
+        let event = Event::done(Action::UserUpdate).by(actor).with("fields", "groups");
+        self.change_user(id, Some((event, &Client::local())), now, |user| {
+            user.groups.clone_from(&groups);
+            Ok(())
+        })
+        .await
     }
 
     /// Keeps a person out: all sessions end, and API tokens stop working until the account is enabled again.
     pub async fn disable_user(&self, id: UserId, actor: &str, now: Timestamp) -> Result<User, Error> {
+        let event = Event::done(Action::UserDisable).by(actor);
         let user = self
-            .change_user(id, now, |user| {
+            .change_user(id, Some((event, &Client::local())), now, |user| {
                 user.disabled_at = user.disabled_at.or(Some(now));
                 Ok(())
             })
             .await?;
-        self.end_sessions(SessionSelector::OfUser(id)).await?;
-        self.record(Event::done(Action::UserDisable, &user).by(actor), &Client::local(), now).await;
+        self.end_sessions(SessionSelector::OfUser(id), None).await?;
         Ok(user)
     }
 
     /// Lets a person in again.
     pub async fn enable_user(&self, id: UserId, actor: &str, now: Timestamp) -> Result<User, Error> {
-        let user = self
-            .change_user(id, now, |user| {
-                user.disabled_at = None;
-                Ok(())
-            })
-            .await?;
-        self.record(Event::done(Action::UserEnable, &user).by(actor), &Client::local(), now).await;
-        Ok(user)
+        let event = Event::done(Action::UserEnable).by(actor);
+        self.change_user(id, Some((event, &Client::local())), now, |user| {
+            user.disabled_at = None;
+            Ok(())
+        })
+        .await
     }
 
     /// Lifts the back-off after wrong passwords and codes.
     pub async fn unlock_user(&self, id: UserId, actor: &str, now: Timestamp) -> Result<User, Error> {
         let user = self.existing(id).await?;
+        // Several writes, so it is recorded before the first.
+        self.record(Event::done(Action::UserUnlock).by(actor), Some(&user), &Client::local(), now).await?;
         self.clear_locks(&user, now).await?;
-        self.record(Event::done(Action::UserUnlock, &user).by(actor), &Client::local(), now).await;
         Ok(user)
     }
 
     /// Takes the second factor away, for somebody who has lost it, and ends all of the person's sessions.
     pub async fn reset_second_factor(&self, id: UserId, actor: &str, now: Timestamp) -> Result<User, Error> {
-        let user = self.remove_second_factor(id, now).await?;
+        let user = self.remove_second_factor(id, Some(actor), &Client::local(), now).await?;
         self.clear_locks(&user, now).await?;
-        self.end_sessions(SessionSelector::OfUser(id)).await?;
-        self.record(Event::done(Action::TwoFactorDisable, &user).by(actor), &Client::local(), now).await;
+        self.end_sessions(SessionSelector::OfUser(id), None).await?;
         Ok(user)
     }
 
@@ -113,21 +106,19 @@ impl Auth {
     /// Ends any session.
     pub async fn revoke_session(&self, id: SessionId, actor: &str, now: Timestamp) -> Result<(), Error> {
         let session = self.store.session(id).await?.ok_or(Error::NotFound)?;
-        self.end_sessions(SessionSelector::One(id)).await?;
-        if let Some(owner) = self.store.user(session.user).await? {
-            let event = Event::done(Action::SessionDelete, &owner).by(actor).with("session", id);
-            self.record(event, &Client::local(), now).await;
-        }
+        let event = Event::done(Action::SessionDelete).by(actor).with("session", id);
+        let owner = self.store.user(session.user).await?;
+        let recording = owner.map(|owner| self.recording(&[event], &owner, &Client::local(), now)).transpose()?;
+        self.end_sessions(SessionSelector::One(id), recording).await?;
         Ok(())
     }
 
     /// Ends all of a person's sessions. Returns how many there were.
     pub async fn revoke_sessions(&self, id: UserId, actor: &str, now: Timestamp) -> Result<usize, Error> {
         let user = self.existing(id).await?;
-        let ended = self.end_sessions(SessionSelector::OfUser(id)).await?;
-        let event = Event::done(Action::SessionDelete, &user).by(actor).with("count", ended.len());
-        self.record(event, &Client::local(), now).await;
-        Ok(ended.len())
+        let event = Event::done(Action::SessionDelete).by(actor).with("which", "all");
+        let recording = self.recording(&[event], &user, &Client::local(), now)?;
+        Ok(self.end_sessions(SessionSelector::OfUser(id), Some(recording)).await?.len())
     }
 
     /// Makes an API token for a person.

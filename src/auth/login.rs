@@ -135,6 +135,8 @@ impl Auth {
             return Err(Error::PendingExpired);
         }
         if user.is_disabled() {
+            let event = Event::refused(Action::LoginFailed).with("reason", "disabled");
+            self.record(event, Some(&user), client, now).await?;
             return Err(Error::AccountDisabled);
         }
         let amr = self.prove_second_factor(&user, proof, client, now).await?;
@@ -181,13 +183,13 @@ impl Auth {
         let (Verdict::Right { outdated }, Some(user)) = (verdict, user.as_ref()) else {
             Counters::add(&self.counters.logins_refused);
             self.fail(attempt, now).await?;
-            self.record(Event::refused(Action::LoginFailed, user.as_ref()), client, now).await;
+            self.record(Event::refused(Action::LoginFailed), user.as_ref(), client, now).await?;
             return Err(Error::WrongCredentials);
         };
         self.succeed(attempt, now).await?;
         if user.is_disabled() {
-            let event = Event::refused(Action::LoginFailed, Some(user)).with("reason", "disabled");
-            self.record(event, client, now).await;
+            let event = Event::refused(Action::LoginFailed).with("reason", "disabled");
+            self.record(event, Some(user), client, now).await?;
             return Err(Error::AccountDisabled);
         }
         if outdated {
@@ -200,7 +202,7 @@ impl Auth {
     async fn rehash(&self, user: &User, password: Secret<String>, now: Timestamp) -> Result<User, Error> {
         let hash = self.hasher.hash(password, Asker::Known).await?;
         let old = user.password.clone();
-        self.change_user(user.id, now, |user| {
+        self.change_user(user.id, None, now, |user| {
             if user.password == old {
                 user.password = hash.clone();
             }
@@ -220,25 +222,21 @@ impl Auth {
         let attempt = self.attempt_code(user.id, now).await?;
         let proven = match proof {
             SecondFactor::Code(code) => self.spend_code(user, code, now).await?.then_some(Amr::OTP),
-            SecondFactor::Recovery(code) => self.spend_recovery_code(user.id, code, now).await?.then_some(Amr::RECOVERY),
+            SecondFactor::Recovery(code) => self.spend_recovery_code(user.id, code, client, now).await?.then_some(Amr::RECOVERY),
         };
         let Some(amr) = proven else {
             Counters::add(&self.counters.second_factor_refused);
             self.fail(attempt, now).await?;
-            self.record(Event::refused(Action::TwoFactorFailed, Some(user)), client, now).await;
+            self.record(Event::refused(Action::TwoFactorFailed), Some(user), client, now).await?;
             return Err(Error::WrongCode);
         };
         self.succeed(attempt, now).await?;
-        if amr == Amr::RECOVERY {
-            self.record(Event::done(Action::RecoveryCodeUse, user), client, now).await;
-        }
         Ok(amr)
     }
 
     async fn complete(&self, user: User, amr: Amr, cookie: bool, client: &Client, now: Timestamp) -> Result<LoginStep, Error> {
         let fitness = self.fitness_of(&user);
-        let issued = self.begin(user, Begin { amr, auth_time: now, fitness, cookie }, client, now).await?;
-        self.record(Event::done(Action::UserLogin, &issued.user).with("session", issued.session), client, now).await;
+        let issued = self.begin(user, Begin { amr, auth_time: now, fitness, cookie }, &[Action::UserLogin], client, now).await?;
         Counters::add(&self.counters.logins_complete);
         Ok(LoginStep::Complete(Box::new(issued)))
     }

@@ -73,8 +73,8 @@ impl Auth {
             amr = amr.and(self.prove_second_factor(&user, proof, client, now).await?);
         }
         let cookie = cookie || session.is_cookie();
-        let issued = self.begin(user, Begin { amr, auth_time, fitness, cookie }, client, now).await?;
-        self.end_sessions(SessionSelector::One(session.id)).await?;
+        let issued = self.begin(user, Begin { amr, auth_time, fitness, cookie }, &[], client, now).await?;
+        self.end_sessions(SessionSelector::One(session.id), None).await?;
         Ok(issued)
     }
 
@@ -92,7 +92,7 @@ impl Auth {
             Verdict::Right { .. } => self.succeed(attempt, now).await,
             Verdict::Wrong => {
                 self.fail(attempt, now).await?;
-                self.record(Event::refused(Action::ReauthFailed, Some(user)), client, now).await;
+                self.record(Event::refused(Action::ReauthFailed), Some(user), client, now).await?;
                 Err(Error::WrongCredentials)
             }
         }

@@ -49,11 +49,18 @@ impl Auth {
             return Err(Error::invalid("email", "must be an address of a domain that may register here"));
         }
         self.count_registration(client, now)?;
-        let user = self.insert_account(account, false, now).await?;
+        let email = account.email.clone();
+        let user = match self.insert_account(account, false, &[Event::done(Action::UserRegister)], client, now).await {
+            Err(taken @ Error::AddressTaken) => {
+                let owner = self.store.user_by_email(&email).await?;
+                self.record(Event::refused(Action::UserRegister).with("reason", "taken"), owner.as_ref(), client, now).await?;
+                return Err(taken);
+            }
+            inserted => inserted?,
+        };
         Counters::add(&self.counters.registrations);
-        self.record(Event::done(Action::UserRegister, &user), client, now).await;
         let fitness = self.fitness_of(&user);
-        self.begin(user, Begin { amr: Amr::PASSWORD, auth_time: now, fitness, cookie }, client, now).await
+        self.begin(user, Begin { amr: Amr::PASSWORD, auth_time: now, fitness, cookie }, &[], client, now).await
     }
 
     /// Checks everything a person typed, before anything is hashed or stored.
@@ -70,8 +77,15 @@ impl Auth {
         password_rules::check(&self.settings().accounts.password, password, hints).map_err(|problem| Error::invalid(field, problem))
     }
 
-    /// Hashes and stores. `by_administrator` lets the address of a deleted account be used again.
-    pub(super) async fn insert_account(&self, account: CheckedAccount, by_administrator: bool, now: Timestamp) -> Result<User, Error> {
+    /// Hashes and stores, and records that. `by_administrator` lets the address of a deleted account be used again.
+    pub(super) async fn insert_account(
+        &self,
+        account: CheckedAccount,
+        by_administrator: bool,
+        events: &[Event],
+        client: &Client,
+        now: Timestamp,
+    ) -> Result<User, Error> {
         let id = UserId::new();
         let hash = self.hasher.hash(account.password, Asker::Stranger).await?;
         let mut user = User {
@@ -90,9 +104,10 @@ impl Auth {
             created_at: now,
             updated_at: now,
         };
-        while let Err(error) = self.store.insert_user(&user, by_administrator).await {
-            if !matches!(error, crate::store::Error::OldKey) {
-                return Err(error.into());
+        // The events are sealed under the account's own key, so they are made anew with it.
+        while let Err(error) = self.recording(events, &user, client, now)?.run(|store| store.insert_user(&user, by_administrator)).await {
+            if !matches!(error, Error::Store(crate::store::Error::OldKey)) {
+                return Err(error);
             }
             // A rotation has begun that this process had not heard of.
             self.storage_key.read_again(&*self.store).await?;

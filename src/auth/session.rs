@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::audit::{ClientRecord, Event};
+use super::audit::{ClientRecord, Event, Recording};
 use super::follow::say_presence;
 use super::live::{Entry, LiveSession, Question, REFRESH_GRACE, Seen};
 use super::{Auth, Client, Counters, Error, Issued, SessionView};
@@ -158,8 +158,9 @@ impl Auth {
         self.keyring.load().sign_assertion(claims).map_err(|error| Error::Internal(error.to_string()))
     }
 
-    /// Begins a session for `user`, who was just authenticated. It exists in the store before this returns.
-    pub(super) async fn begin(&self, user: User, begin: Begin, client: &Client, now: Timestamp) -> Result<Issued, Error> {
+    /// Begins a session for `user`, who was just authenticated. It exists in the store before this returns. `also` is what
+    /// is recorded of it beside its beginning.
+    pub(super) async fn begin(&self, user: User, begin: Begin, also: &[Action], client: &Client, now: Timestamp) -> Result<Issued, Error> {
         let id = SessionId::new();
         let end = now.plus(self.settings().sessions.max_lifetime).whole_second();
         let (token, known) = self.sign((user.id, &user.email), id, begin.amr, begin.auth_time, Generation::default(), end, now)?;
@@ -180,7 +181,10 @@ impl Auth {
             client: data_key.seal(Purpose::SessionClient, id.as_bytes(), &record),
             cookie: begin.cookie,
         };
-        let evicted = match self.store.insert_session(&session, self.settings().sessions.max_per_user).await {
+        let events = [Action::SessionCreate].iter().chain(also).map(|action| Event::done(*action).with("session", id)).collect::<Vec<_>>();
+        let max_per_user = self.settings().sessions.max_per_user;
+        let recording = self.recording(&events, &user, client, now)?;
+        let evicted = match recording.run(|store| store.insert_session(&session, max_per_user)).await {
             Ok(evicted) => evicted,
             Err(crate::store::Error::Stale) => return Err(Error::WrongCredentials),
             Err(error) => return Err(error.into()),
@@ -196,10 +200,15 @@ impl Auth {
         }
         let stands = newest.is_some_and(|newest| !newest.is_disabled() && newest.password_changed_at == user.password_changed_at);
         if !stands {
-            self.end_sessions(SessionSelector::One(id)).await?;
+            let event = Event::done(Action::SessionDelete).with("session", id).with("reason", "account_changed");
+            let recording = self.recording(&[event], &user, client, now).ok();
+            self.end_sessions(SessionSelector::One(id), recording).await?;
             return Err(Error::WrongCredentials);
         }
-        self.record(Event::done(Action::SessionCreate, &user).with("session", id), client, now).await;
+        for evicted in evicted {
+            let event = Event::done(Action::SessionDelete).with("session", evicted).with("reason", "max_per_user");
+            self.record_done(event, Some(&user), client, now).await;
+        }
         let device = self.new_device(user.id);
         Ok(Issued { user, session: id, token, expires_at: known.expires_at, cookie: begin.cookie, device })
     }
@@ -248,12 +257,12 @@ impl Auth {
             let (amr, _) = session.standing();
             let (token, known) =
                 self.sign((user.id, &user.email), session.id, amr, session.auth_time(), guess, session.expires_at(), now)?;
-            match self.store.rotate_session(session.id, *generation, known, REFRESH_GRACE, now).await? {
+            let event = Event::done(Action::SessionRefresh).with("session", session.id);
+            let recording = self.recording(&[event], &user, client, now)?;
+            match recording.run(|store| store.rotate_session(session.id, *generation, known, REFRESH_GRACE, now)).await? {
                 Rotation::Rotated(stored) | Rotation::Grace(stored) if stored.generation != guess => guess = stored.generation,
                 Rotation::Rotated(stored) | Rotation::Grace(stored) => {
                     self.live.rotated(&stored);
-                    let event = Event::done(Action::SessionRefresh, &user).with("session", session.id);
-                    self.record(event, client, now).await;
                     let device = self.new_device(user.id);
                     let cookie = session.is_cookie();
                     return Ok(Issued { user, session: session.id, token, expires_at: known.expires_at, cookie, device });
@@ -301,8 +310,8 @@ impl Auth {
                 tracing::error!(%error, session = %id, "the session with the stolen token could not be deleted; it is tried again");
             }
             let user = auth.store.user(owner).await.ok().flatten();
-            let event = Event::refused(Action::TokenReuse, user.as_ref()).with("session", id);
-            auth.record(event, &Client::local(), now).await;
+            let event = Event::refused(Action::TokenReuse).with("session", id);
+            auth.record_done(event, user.as_ref(), &Client::local(), now).await;
         });
     }
 
@@ -313,9 +322,13 @@ impl Auth {
         Ok(())
     }
 
-    /// Ends sessions, in the store and then in memory, before this returns.
-    pub(super) async fn end_sessions(&self, which: SessionSelector) -> Result<Vec<SessionId>, Error> {
-        let ended = self.store.delete_sessions(which).await?;
+    /// Ends sessions, in the store and then in memory, before this returns. It is recorded with `recording`, if that is
+    /// given.
+    pub(super) async fn end_sessions(&self, which: SessionSelector, recording: Option<Recording<'_>>) -> Result<Vec<SessionId>, Error> {
+        let ended = match &recording {
+            Some(recording) => recording.run(|store| store.delete_sessions(which)).await?,
+            None => self.store.delete_sessions(which).await?,
+        };
         self.live.end(&ended);
         if let SessionSelector::One(id) = which {
             self.live.end(&[id]);
@@ -328,10 +341,10 @@ impl Auth {
 
     /// Signs out: ends this session.
     pub async fn log_out(&self, session: &LiveSession, client: &Client, now: Timestamp) -> Result<(), Error> {
-        self.end_sessions(SessionSelector::One(session.id)).await?;
-        if let Some(user) = self.store.user(session.user()).await? {
-            self.record(Event::done(Action::UserLogout, &user).with("session", session.id), client, now).await;
-        }
+        let event = Event::done(Action::UserLogout).with("session", session.id);
+        let user = self.store.user(session.user()).await?;
+        let recording = user.map(|user| self.recording(&[event], &user, client, now)).transpose()?;
+        self.end_sessions(SessionSelector::One(session.id), recording).await?;
         Ok(())
     }
 
@@ -356,8 +369,8 @@ impl Auth {
             Some(session) if session.user == user => {}
             _ => return Err(Error::NotFound),
         }
-        self.end_sessions(SessionSelector::One(id)).await?;
-        self.record(Event::done(Action::SessionDelete, &owner).with("session", id), client, now).await;
+        let recording = self.recording(&[Event::done(Action::SessionDelete).with("session", id)], &owner, client, now)?;
+        self.end_sessions(SessionSelector::One(id), Some(recording)).await?;
         Ok(())
     }
 
@@ -365,9 +378,9 @@ impl Auth {
     pub async fn end_all_sessions(&self, user: UserId, except: Option<SessionId>, client: &Client, now: Timestamp) -> Result<usize, Error> {
         let owner = self.user(user).await?;
         let which = except.map_or(SessionSelector::OfUser(user), |id| SessionSelector::OfUserExcept(user, id));
-        let ended = self.end_sessions(which).await?;
-        self.record(Event::done(Action::SessionDelete, &owner).with("count", ended.len()), client, now).await;
-        Ok(ended.len())
+        let event = Event::done(Action::SessionDelete).with("which", if except.is_some() { "others" } else { "all" });
+        let recording = self.recording(&[event], &owner, client, now)?;
+        Ok(self.end_sessions(which, Some(recording)).await?.len())
     }
 
     /// Ties the stored sessions to their addresses again, where `sessions.bind_ip` asks for it.
@@ -435,7 +448,8 @@ impl Auth {
 
     /// Removes what has run out.
     pub async fn purge(&self, now: Timestamp) -> Result<u64, Error> {
-        let purged = self.store.purge(now, Some(now.minus(AUDIT_RETENTION))).await?;
+        let retention = self.settings().audit.retention;
+        let purged = self.store.purge(now, retention.map(|kept| now.minus(kept))).await?;
         self.live.end(&purged.sessions);
         self.live.end_api_tokens(&purged.api_tokens);
         let keys = self.remove_old_keys(now).await?;
@@ -458,6 +472,3 @@ impl Auth {
         Ok(self.store.flush().await?)
     }
 }
-
-/// How long audit events are kept: `audit.retention`'s default, until it can be configured.
-const AUDIT_RETENTION: Duration = Duration::from_secs(365 * 24 * 3600);

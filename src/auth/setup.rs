@@ -99,7 +99,13 @@ impl Auth {
     /// Makes the first administrator. The code is spent by it, once.
     pub async fn set_up(&self, code: &str, new: NewAccount, cookie: bool, client: &Client, now: Timestamp) -> Result<Issued, Error> {
         self.count_attempt(client, now)?;
-        let record = self.read_setup(code, now).await?;
+        let record = match self.read_setup(code, now).await {
+            Err(expired @ Error::SetupExpired) => {
+                self.record(Event::refused(Action::SetupComplete), None, client, now).await?;
+                return Err(expired);
+            }
+            read => read?,
+        };
         let mut account = self.check_account(new)?;
         account.groups.insert(self.admin_group().clone());
         if self.store.user_by_email(&account.email).await?.is_some() {
@@ -108,11 +114,10 @@ impl Auth {
         if !self.store.swap_meta(SETUP_META, Some(&record), None).await? {
             return Err(Error::SetupExpired);
         }
-        let user = self.insert_account(account, true, now).await?;
-        self.record(Event::done(Action::UserRegister, &user), client, now).await;
-        self.record(Event::done(Action::SetupComplete, &user), client, now).await;
+        let events = [Event::done(Action::UserRegister), Event::done(Action::SetupComplete)];
+        let user = self.insert_account(account, true, &events, client, now).await?;
         let fitness = self.fitness_of(&user);
-        self.begin(user, Begin { amr: Amr::PASSWORD, auth_time: now, fitness, cookie }, client, now).await
+        self.begin(user, Begin { amr: Amr::PASSWORD, auth_time: now, fitness, cookie }, &[], client, now).await
     }
 
     /// Makes the administrator that the configuration names, if there is none.
@@ -120,10 +125,7 @@ impl Auth {
         let new = NewAccount { email: admin.email.to_string(), password: admin.password.clone(), display_name: None };
         let mut account = self.check_account(new)?;
         account.groups.insert(self.admin_group().clone());
-        let user = self.insert_account(account, true, now).await?;
-        let client = Client::local();
-        self.record(Event::done(Action::UserRegister, &user).by("config"), &client, now).await;
-        self.record(Event::done(Action::SetupComplete, &user).by("config"), &client, now).await;
-        Ok(user)
+        let events = [Action::UserRegister, Action::SetupComplete].map(|action| Event::done(action).by("config"));
+        self.insert_account(account, true, &events, &Client::local(), now).await
     }
 }

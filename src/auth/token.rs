@@ -65,7 +65,7 @@ impl Auth {
             return Ok(true);
         }
         let (action, name) = (Some(Action::TokenCreate), id.to_string());
-        let made = self.store.audit(&AuditQuery { user: Some(user), action, since: None, offset: 0, limit: MAX_LOOK_BACK }).await?;
+        let made = self.store.audit(&AuditQuery { user: Some(user), action, limit: MAX_LOOK_BACK, ..AuditQuery::default() }).await?;
         Ok(made.iter().any(|event| event.details.get("token") == Some(&name)))
     }
 
@@ -94,7 +94,9 @@ impl Auth {
             expires_at,
             last_used_at: None,
         };
-        match self.store.insert_api_token(&token).await {
+        let event = Event::done(Action::TokenCreate).with("token", token.id).by_any(actor);
+        let recording = self.recording(&[event], user, client, now)?;
+        match recording.run(|store| store.insert_api_token(&token)).await {
             // The same form, twice at once.
             Err(store::Error::Conflict) => return Err(Error::Conflict),
             done => done?,
@@ -105,8 +107,6 @@ impl Auth {
             self.live.remove_user(user.id);
             return Err(Error::NotFound);
         }
-        let event = Event::done(Action::TokenCreate, user).with("token", token.id);
-        self.record(if let Some(actor) = actor { event.by(actor) } else { event }, client, now).await;
         Ok((secret, token))
     }
 
@@ -139,12 +139,11 @@ impl Auth {
         client: &Client,
         now: Timestamp,
     ) -> Result<(), Error> {
-        if !self.store.delete_api_token(user.id, id).await? {
+        let event = Event::done(Action::TokenDelete).with("token", id).by_any(actor);
+        if !self.recording(&[event], user, client, now)?.run(|store| store.delete_api_token(user.id, id)).await? {
             return Err(Error::NotFound);
         }
         self.live.end_api_tokens(&[id]);
-        let event = Event::done(Action::TokenDelete, user).with("token", id);
-        self.record(if let Some(actor) = actor { event.by(actor) } else { event }, client, now).await;
         Ok(())
     }
 }

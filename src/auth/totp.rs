@@ -42,7 +42,7 @@ impl Auth {
         self.require_fresh(session, &user, confirmation, client, now).await?;
         let secret = totp::new_secret();
         let sealed = self.data_key(&user)?.seal(Purpose::Totp, SEALED_AS, secret.expose());
-        self.change_user(user.id, now, |user| {
+        self.change_user(user.id, None, now, |user| {
             if user.has_second_factor() {
                 return Err(Error::Conflict);
             }
@@ -95,13 +95,13 @@ impl Auth {
         };
         if !spent {
             self.fail(attempt, now).await?;
-            self.record(Event::refused(Action::TwoFactorFailed, Some(&user)), client, now).await;
+            self.record(Event::refused(Action::TwoFactorFailed), Some(&user), client, now).await?;
             return Err(Error::WrongCode);
         }
         self.succeed(attempt, now).await?;
         let (codes, digests) = self.new_codes(&key);
         let user = self
-            .change_user(user.id, now, |user| {
+            .change_user(user.id, Some((Event::done(Action::TwoFactorEnable), client)), now, |user| {
                 if user.two_factor.pending.as_ref() != Some(&pending) {
                     return Err(Error::Conflict);
                 }
@@ -115,9 +115,8 @@ impl Auth {
         if self.store.set_standing(session.id, amr, Fitness::Full).await? {
             self.live.stand(session.id, amr, Fitness::Full);
         }
-        self.end_sessions(SessionSelector::OfUserExcept(user.id, session.id)).await?;
+        self.end_sessions(SessionSelector::OfUserExcept(user.id, session.id), None).await?;
         self.basic.forget(user.id);
-        self.record(Event::done(Action::TwoFactorEnable, &user), client, now).await;
         Ok(codes)
     }
 
@@ -138,9 +137,8 @@ impl Auth {
         }
         self.count_attempt(client, now)?;
         self.prove_second_factor(&user, proof, client, now).await?;
-        let user = self.remove_second_factor(user.id, now).await?;
-        self.end_sessions(SessionSelector::OfUserExcept(user.id, session.id)).await?;
-        self.record(Event::done(Action::TwoFactorDisable, &user), client, now).await;
+        let user = self.remove_second_factor(user.id, None, client, now).await?;
+        self.end_sessions(SessionSelector::OfUserExcept(user.id, session.id), None).await?;
         Ok(())
     }
 
@@ -158,17 +156,16 @@ impl Auth {
         let user = self.user(session.user()).await?;
         self.require_fresh(session, &user, confirmation, client, now).await?;
         let (codes, digests) = self.new_codes(&self.data_key(&user)?);
-        let user = self
-            .change_user(user.id, now, |user| {
-                let changed = seen.is_some_and(|seen| *seen != self.recovery_state(user));
-                if changed || !user.has_second_factor() {
-                    return Err(Error::Conflict);
-                }
-                user.two_factor.recovery.clone_from(&digests);
-                Ok(())
-            })
-            .await?;
-        self.record(Event::done(Action::RecoveryCodesCreate, &user), client, now).await;
+        let event = Event::done(Action::RecoveryCodesCreate);
+        self.change_user(user.id, Some((event, client)), now, |user| {
+            let changed = seen.is_some_and(|seen| *seen != self.recovery_state(user));
+            if changed || !user.has_second_factor() {
+                return Err(Error::Conflict);
+            }
+            user.two_factor.recovery.clone_from(&digests);
+            Ok(())
+        })
+        .await?;
         Ok(codes)
     }
 
@@ -179,8 +176,16 @@ impl Auth {
         self.storage_key.hmac("recovery state", &known)
     }
 
-    pub(super) async fn remove_second_factor(&self, user: UserId, now: Timestamp) -> Result<User, Error> {
-        self.change_user(user, now, |user| {
+    /// Takes the second factor away; `actor` is who, when it is not its owner.
+    pub(super) async fn remove_second_factor(
+        &self,
+        user: UserId,
+        actor: Option<&str>,
+        client: &Client,
+        now: Timestamp,
+    ) -> Result<User, Error> {
+        let event = Event::done(Action::TwoFactorDisable).by_any(actor);
+        self.change_user(user, Some((event, client)), now, |user| {
             user.two_factor = crate::model::TwoFactor::default();
             Ok(())
         })
@@ -198,13 +203,13 @@ impl Auth {
     }
 
     /// Whether `code` was one of the unused recovery codes; it no longer is.
-    pub(super) async fn spend_recovery_code(&self, user: UserId, code: &str, now: Timestamp) -> Result<bool, Error> {
+    pub(super) async fn spend_recovery_code(&self, user: UserId, code: &str, client: &Client, now: Timestamp) -> Result<bool, Error> {
         let Some(code) = recovery::normalise(code) else { return Ok(false) };
         let owner = self.user(user).await?;
         let digest = recovery_digest(&self.data_key(&owner)?, &code);
         // The account's revision makes the removal happen once, whoever else tries the same code now.
         let spent = self
-            .change_user(user, now, |user| {
+            .change_user(user, Some((Event::done(Action::RecoveryCodeUse), client)), now, |user| {
                 let before = user.two_factor.recovery.len();
                 user.two_factor.recovery.retain(|known| !digest::same(known.as_bytes(), digest.as_bytes()));
                 if user.two_factor.recovery.len() == before { Err(Error::WrongCode) } else { Ok(()) }

@@ -2,6 +2,7 @@
 //! socket, or of the store when no server runs; see `state`.
 
 mod ask;
+mod audit;
 mod completions;
 mod config;
 mod demo;
@@ -81,6 +82,8 @@ enum Command {
     Selftest(selftest::Arguments),
     /// List and rotate the signing keys, and replace the storage key
     Key(key::Arguments),
+    /// Show the audit log, export it, and prove that it is whole
+    Audit(audit::Arguments),
     /// Carry all state from one kind of store to the other
     Migrate(migrate::Arguments),
     /// Print a completion script for a shell
@@ -110,6 +113,7 @@ fn dispatch(arguments: CommandLine) -> Result<(), Failure> {
         Some(Command::Token(arguments)) => token::run(arguments),
         Some(Command::Selftest(arguments)) => selftest::run(&arguments),
         Some(Command::Key(arguments)) => key::run(arguments),
+        Some(Command::Audit(arguments)) => audit::run(arguments),
         Some(Command::Migrate(arguments)) => migrate::run(arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments),
     }
@@ -232,6 +236,12 @@ mod tests {
             "key rotate",
             "key rotate --storage",
             "key rotate --json",
+            "audit list",
+            "audit list --since 24h --user a@b.de --action LOGIN_FAILED --json --limit 10",
+            "audit list --since 2026-01-31 --user 0190163d-8694-739b-aea5-966c26f8ad91",
+            "audit export --since 2026-01-31T10:00:00+01:00 --action login_failed",
+            "audit export --heads",
+            "audit verify --against heads.jsonl --json",
             "migrate --from sled --to postgres --config x",
             "migrate --from postgres --to sled --dry-run",
             "selftest --against http://127.0.0.1:8080 --json",
@@ -262,6 +272,13 @@ mod tests {
             "token create a@b.de --name n --expires never",
             "token create a@b.de --name n --expires 0d",
             "completions tcl",
+            "audit",
+            "audit list --since yesterday-ish",
+            "audit list --since -1h",
+            "audit list --action NONSENSE",
+            "audit list --user nobody",
+            "audit export --heads --action LOGIN_FAILED",
+            "audit verify --since 1d",
             "migrate",
             "migrate --from sled",
             "migrate --from sled --to mysql",

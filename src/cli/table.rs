@@ -42,9 +42,12 @@ impl<const N: usize> Table<N> {
 
 /// A text without what a terminal would obey or a reader could be fooled by: a user agent is whatever a client sent.
 pub(super) fn harmless(text: &str) -> String {
-    let odd =
-        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    text.chars().map(|c| if odd(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_odd(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether a terminal would obey this character, or a reader not see it.
+pub(super) fn is_odd(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A time without its milliseconds, which nobody reads in a list.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Access, Accounts, Admin, Algorithm, Argon2, Assertion, Backend, BindIp, Config, Cookie, Encoding, Http2, IdentityHeaders, Limits,
-    Listen, Log, LogFormat, PasswordRules, Preset, Rate, Registration, SameSite, Server, Sessions, Storage, Tokens, TwoFactor, Ui,
+    Access, Accounts, Admin, Algorithm, Argon2, Assertion, Audit, Backend, BindIp, Config, Cookie, Encoding, Http2, IdentityHeaders,
+    Limits, Listen, Log, LogFormat, PasswordRules, Preset, Rate, Registration, SameSite, Server, Sessions, Storage, Tokens, TwoFactor, Ui,
     Upstream, UpstreamTls, UpstreamUrl,
 };
 use crate::model::{Group, LockPolicy};
@@ -31,9 +31,16 @@ impl Default for Config {
             two_factor: TwoFactor::default(),
             limits: Limits::default(),
             storage: Storage::default(),
+            audit: Audit::default(),
             ui: Ui::default(),
             log: Log::default(),
         }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { required: false, retention: Some(365 * DAY) }
     }
 }
 

@@ -60,6 +60,7 @@ pub struct Config {
     pub two_factor: TwoFactor,
     pub limits: Limits,
     pub storage: Storage,
+    pub audit: Audit,
     pub ui: Ui,
     pub log: Log,
 }
@@ -362,6 +363,15 @@ pub struct Limits {
     pub account_backoff: crate::model::LockPolicy,
     /// Bytes of a proxied body; `None`: no limit.
     pub max_body: Option<u64>,
+}
+
+/// `[audit]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Whether what can't be recorded is not done.
+    pub required: bool,
+    /// How long events are kept, at least an hour; `None`: for ever.
+    pub retention: Option<Duration>,
 }
 
 /// What keeps the state.

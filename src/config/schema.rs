@@ -307,7 +307,7 @@ const STORAGE: &[Key] = &[
 const EMAIL: &[Key] =
     &[key("smtp", Kind::Text, ""), key("password", Kind::Secret, ""), key("password_file", Kind::Text, ""), key("from", Kind::Text, "")];
 
-const AUDIT: &[Key] = &[later("required", Kind::Bool, "false"), later("retention", Kind::Duration, r#""365d""#)];
+const AUDIT: &[Key] = &[key("required", Kind::Bool, "false"), key("retention", Kind::Duration, r#""365d""#)];
 
 const UI: &[Key] = &[
     key("name", Kind::Text, r#""nullpass""#),

@@ -797,8 +797,6 @@ fn what_is_not_built_is_refused_unless_it_is_the_default() {
         ("[accounts]\nregistration = \"approval\"", "accounts.registration"),
         ("[accounts]\nverify_email = true", "accounts.verify_email"),
         ("[email]\nsmtp = \"smtps://x\"", "email"),
-        ("[audit]\nrequired = true", "audit.required"),
-        ("[audit]\nretention = \"1d\"", "audit.retention"),
         ("[telemetry]\notlp = \"http://x\"", "telemetry.otlp"),
     ] {
         refused(text, key, "not built yet in this release");

@@ -1,6 +1,7 @@
 //! Where the state lives. [`Store`] offers atomic domain operations, not rows: each is durable when it returns, and
 //! none of them decides anything. The live requests of the proxy never wait for a store; they read `auth::live`.
 
+pub mod chain;
 mod lock_key;
 pub mod postgres;
 pub mod record;
@@ -19,10 +20,11 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::config::Algorithm;
 use crate::model::{
-    Action, Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Group, Kid, KnownToken, Lock, LockChange, LockKey,
-    LockUpdate, Rotation, Sealed, Session, SessionId, SessionTouch, User, UserId,
+    Action, Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, EventId, Fitness, Generation, Group, Kid, KnownToken, Lock, LockChange,
+    LockKey, LockUpdate, Rotation, Sealed, Session, SessionId, SessionTouch, User, UserId,
 };
 
+pub use self::chain::AuditLog;
 pub use self::vitals::{Connections, Vitals};
 pub use self::wrapped::{INSTALLATION_KEY, KnownKey, Rewrap, STORAGE_KEYS, StorageKeys, WRAPPED_VALUES, Wrapped};
 
@@ -92,6 +94,8 @@ pub struct AuditQuery {
     pub action: Option<Action>,
     /// Only those since.
     pub since: Option<Timestamp>,
+    /// Only those that come after this one in the list: older ones.
+    pub before: Option<(Timestamp, EventId)>,
     /// Leave out so many.
     pub offset: usize,
     /// At most so many.
@@ -138,7 +142,7 @@ pub trait Follow: Debug + Send {
 /// Where nullpass keeps its state. Every method may be called from any thread; each write is durable when it returns
 /// unless its text says otherwise.
 #[async_trait]
-pub trait Store: Debug + Send + Sync {
+pub trait Store: AuditLog {
     /// Adds an account. [`Error::Conflict`]: the address, or the identifier, is taken. [`Error::Retired`]: an account with this address was
     /// deleted and `allow_retired` is false. [`Error::OldKey`]: the data key is wrapped by a storage key that was replaced.
     async fn insert_user(&self, user: &User, allow_retired: bool) -> Result<(), Error>;
@@ -274,14 +278,15 @@ pub trait Store: Debug + Send + Sync {
         Ok(0)
     }
 
-    /// Adds an event to the audit log, which never replaces one. [`Error::Conflict`]: it is there already.
+    /// Adds an event to the audit log, at a chain's end, which never replaces one. [`Error::Conflict`]: it is there already.
     async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error>;
 
     /// Events, newest first by their time, then by their identifier.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEvent>, Error>;
 
     /// Removes what has run out: sessions past `expires_at`, API tokens past theirs, stale locks, spent things past
-    /// `until`, audit events before `audit_before`. Something is past its end from that very moment on. Returns the sessions and tokens that went.
+    /// `until`, audit events before `audit_before`: of a chain its oldest ones, as far as they are, and its base moves on. Something is
+    /// past its end from that very moment on. Returns the sessions and tokens that went.
     async fn purge(&self, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error>;
 
     /// What other processes change from now on; `None`: nobody else can. What was changed before this returns and read
@@ -319,6 +324,9 @@ pub enum Error {
     /// What was to be written is wrapped by a storage key that was replaced: wrap it with the new one.
     #[error("the storage key was replaced meanwhile")]
     OldKey,
+    /// The audit events that belong to a write could not be written, and so nothing was.
+    #[error("the audit log could not be written: {0}")]
+    Unrecorded(#[source] Box<Self>),
     /// A record is larger than the store keeps.
     #[error("record too large ({0} bytes)")]
     TooLarge(usize),

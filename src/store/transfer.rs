@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::chain::{Chain, StoredEvent};
 use super::{Error, Purpose, SigningKeyRecord, Store};
 use crate::clock::Timestamp;
-use crate::model::{ApiToken, AuditEvent, Digest, Lock, LockKey, Session, User, UserId};
+use crate::model::{ApiToken, Digest, Lock, LockKey, Session, User, UserId};
 
 /// The named value that stands in a store while an import is under way. It is no part of the state.
 pub const MARKER: &str = "import";
@@ -95,8 +96,10 @@ pub enum Item {
         /// When it may be forgotten.
         until: Timestamp,
     },
-    /// An entry of the audit log.
-    AuditEvent(AuditEvent),
+    /// An entry of the audit log, with its place in its chain.
+    AuditEvent(StoredEvent),
+    /// Both ends of a chain of the audit log.
+    AuditChain(Chain),
 }
 
 impl Item {
@@ -113,6 +116,7 @@ impl Item {
             Self::Lock { .. } => Kind::Lock,
             Self::Spent { .. } => Kind::Spent,
             Self::AuditEvent(_) => Kind::AuditEvent,
+            Self::AuditChain(_) => Kind::AuditChain,
         }
     }
 
@@ -146,11 +150,13 @@ pub enum Kind {
     Spent,
     /// The audit log.
     AuditEvent,
+    /// Its chains.
+    AuditChain,
 }
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::SigningKey,
         Self::RetiredAddress,
@@ -161,6 +167,7 @@ impl Kind {
         Self::Lock,
         Self::Spent,
         Self::AuditEvent,
+        Self::AuditChain,
     ];
 
     /// The kind after this one.
@@ -183,6 +190,7 @@ impl fmt::Display for Kind {
             Self::Lock => "counted failures",
             Self::Spent => "spent one-time codes",
             Self::AuditEvent => "audit events",
+            Self::AuditChain => "chains of audit events",
         })
     }
 }
@@ -333,7 +341,7 @@ mod tests {
     fn kinds_are_in_order() {
         assert!(Kind::ALL.is_sorted());
         assert_eq!(Kind::Meta.next(), Some(Kind::SigningKey));
-        assert_eq!(Kind::AuditEvent.next(), None);
+        assert_eq!(Kind::AuditChain.next(), None);
         let mut kind = Kind::Meta;
         let mut count = 1;
         while let Some(next) = kind.next() {

@@ -588,6 +588,44 @@ def test_what_happened_is_in_the_audit_log(echo, start):
     assert account.id not in json.dumps(call(server, "GET", "/audit", token=other.token, expect=200).json())
 
 
+def test_the_audit_log_is_listed_exported_and_proven_whole(echo, start, tmp_path):
+    server = start(echo.url)
+    account = register(server, "ada")
+    call(server, "POST", "/auth/login", {"email": account.email, "password": "wrong-password"}, headers={"user-agent": "odd\tbrowser"}, expect=401)
+    for running in (True, False):
+        if not running:
+            server.stop()
+        listed = server.cli("audit", "list")
+        assert "LOGIN_FAILED" in listed.stdout and account.email in listed.stdout and "127.0.0.1" in listed.stdout, listed.stdout
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", listed.stdout), "nothing that a terminal obeys"
+        events = [json.loads(line) for line in server.cli("audit", "list", "--json", "--user", account.email).stdout.splitlines()]
+        assert [event["action"] for event in events] == ["LOGIN_FAILED", "SESSION_CREATE", "USER_REGISTER"]
+        some = server.cli("audit", "list", "--json", "--action", "login_failed", "--since", "1h", "--limit", "5").stdout.splitlines()
+        assert len(some) == 1 and json.loads(some[0])["outcome"] == "failure"
+        assert server.cli("audit", "list", "--since", "2999-01-01").stdout.count("\n") == 1, "only the headings"
+        lines = [json.loads(line) for line in server.cli("audit", "export").stdout.splitlines()]
+        assert {line["type"] for line in lines} == {"base", "event", "head"}
+        recorded = [line["record"]["action"] for line in lines if line["type"] == "event"]
+        assert sorted(recorded) == ["LOGIN_FAILED", "SESSION_CREATE", "USER_REGISTER"]
+        assert "127.0.0.1" not in json.dumps(lines), "addresses stay sealed outside"
+        whole = server.cli("audit", "verify")
+        assert whole.returncode == 0 and "whole" in whole.stdout
+    heads = tmp_path / "heads.jsonl"
+    heads.write_text(server.cli("audit", "export", "--heads").stdout)
+    server.start()
+    login(server, account)
+    report = json.loads(server.cli("audit", "verify", "--json", "--against", str(heads)).stdout)
+    assert report["whole"] and sum(chain["events"] for chain in report["chains"]) == 5
+    # The newest events gone: only a head that was kept elsewhere tells.
+    later = tmp_path / "later.jsonl"
+    later.write_text(re.sub(r'"seq":(\d+)', lambda found: f'"seq":{int(found[1]) + 100}', heads.read_text()))
+    cut = server.cli("audit", "verify", "--against", str(later), check=False)
+    assert cut.returncode == 1 and "cut off" in cut.stderr, cut.stderr
+    heads.write_text("nonsense")
+    assert server.cli("audit", "verify", "--against", str(heads), check=False).returncode == 2
+    assert server.cli("audit", "list", "--since", "whenever", check=False).returncode == 2
+
+
 def test_limits_per_address_and_per_account(echo, start):
     server = start(echo.url, config={"limits": {"auth_per_ip": "5/m", "register_per_ip": "3/h"}})
     account = register(server, "ada")

@@ -391,7 +391,7 @@ async fn what_a_browser_gave_up_is_finished() {
     };
     let mut connection = server.connect().await;
     connection.write(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
-    asked("append_audit").await;
+    asked("insert_user").await;
     drop(connection);
     asked("insert_session").await;
 }

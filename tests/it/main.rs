@@ -10,6 +10,7 @@
     reason = "a test that can't go on fails, and what is counted is whole"
 )]
 
+mod audit;
 mod away;
 mod bounces;
 mod browser;

@@ -9,6 +9,7 @@ use nullpass::model::{
     Session, SessionId, TokenName, TokenScope, TwoFactor, User, UserId,
 };
 use nullpass::store::SigningKeyRecord;
+use nullpass::store::chain::ChainKey;
 
 pub(crate) fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(secs)
@@ -82,6 +83,10 @@ pub(crate) fn api_token(id: ApiTokenId, user: UserId, expires_at: Option<Timesta
         expires_at,
         last_used_at: None,
     }
+}
+
+pub(crate) fn chain_key() -> ChainKey {
+    ChainKey::new(zeroize::Zeroizing::new([5; 32]))
 }
 
 pub(crate) fn event(id: EventId, at: Timestamp, action: Action, user: Option<UserId>) -> AuditEvent {

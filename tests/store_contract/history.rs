@@ -300,7 +300,8 @@ async fn attempt(store: &dyn Store, op: &Op) -> Result<Answer, Error> {
         }
         Op::Audit { user, login, since, offset, limit } => {
             let since = since.map(hours);
-            let query = AuditQuery { user: user.map(user_id), action: login.then_some(Action::UserLogin), since, offset, limit };
+            let action = login.then_some(Action::UserLogin);
+            let query = AuditQuery { user: user.map(user_id), action, since, offset, limit, before: None };
             Answer::Events(store.audit(&query).await?)
         }
         Op::Purge(now, audit_before) => Answer::Purged(store.purge(hours(now), audit_before.map(hours)).await?),

@@ -8,7 +8,8 @@ use std::task::Poll;
 
 use nullpass::admin::migrate::{Error, Progress, Step, carry, survey};
 use nullpass::clock::Timestamp;
-use nullpass::model::{Action, ApiTokenId, Digest, EventId, Generation, Lock, LockKey, Outcome, SessionId, UserId};
+use nullpass::model::{Action, ApiTokenId, AuditEvent, Digest, EventId, Generation, Lock, LockKey, Outcome, SessionId, UserId};
+use nullpass::store::chain::{Chain, ChainKey, StoredEvent, WriterId};
 use nullpass::store::postgres::PostgresStore;
 use nullpass::store::sled::SledStore;
 use nullpass::store::transfer::{BATCH, Item, MARKER, Marker, Stage, Tally, Transfer, refuse_half_imported};
@@ -18,7 +19,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 
-use super::fixtures::{api_token, at, digest, email, event, session, signing_key, token, user};
+use super::fixtures::{api_token, at, chain_key, digest, email, event, session, signing_key, token, user};
 
 /// A store of its own, and the folder that lives as long.
 struct Place {
@@ -127,8 +128,18 @@ fn state(users: u64) -> Vec<Item> {
     items.extend(ids.iter().map(|id| Item::ApiToken(api_token(ApiTokenId::new(), *id, None))));
     items.extend((0..users).map(|number| Item::Lock { key: LockKey::Account(digest(number)), lock: lock(3) }));
     items.extend((0..users).map(|number| Item::Spent { purpose: Purpose::PendingLogin, digest: digest(number), until: at(9) }));
-    items.extend(ids.iter().map(|id| Item::AuditEvent(event(EventId::new(), at(2), Action::UserLogin, Some(*id)))));
+    let (key, mut chain) = (chain_key(), chain_key().begin(WriterId::FIRST, at(1)));
+    items.extend(
+        ids.iter().map(|id| Item::AuditEvent(chained(&key, &mut chain, &event(EventId::new(), at(2), Action::UserLogin, Some(*id))))),
+    );
+    items.push(Item::AuditChain(chain));
     items
+}
+
+/// An event at a chain's end.
+fn chained(key: &ChainKey, chain: &mut Chain, event: &AuditEvent) -> StoredEvent {
+    let StoredEvent { record, .. } = StoredEvent::unchained(event).unwrap();
+    StoredEvent { place: Some(key.append(chain, &record, event.at)), record }
 }
 
 fn lock(failures: u32) -> Lock {
@@ -417,7 +428,8 @@ fn any_state() -> impl Strategy<Value = Vec<Item>> {
     let locks = proptest::collection::hash_map(lock_key(), (any::<u32>(), moment(), moment()), 0..12);
     let spent = proptest::collection::btree_map((any::<bool>(), any::<[u8; 32]>()), moment(), 0..6);
     let retired = proptest::collection::btree_map(any::<[u8; 32]>(), moment(), 0..4);
-    let audit = proptest::collection::vec((moment(), any::<Option<u8>>(), 0..Action::ALL.len(), any::<bool>(), "\\PC{0,20}"), 0..12);
+    let audit =
+        proptest::collection::vec((moment(), any::<Option<u8>>(), 0..Action::ALL.len(), any::<(bool, bool)>(), "\\PC{0,20}"), 0..12);
     (proptest::collection::vec(person(), 0..6), meta, locks, spent, retired, audit).prop_map(
         |(people, meta, locks, spent, retired, audit)| {
             let mut items: Vec<Item> =
@@ -454,13 +466,19 @@ fn any_state() -> impl Strategy<Value = Vec<Item>> {
                 digest: Digest(digest),
                 until,
             }));
-            items.extend(audit.into_iter().map(|(at, user, action, done, text)| {
+            let (key, mut chain) = (chain_key(), chain_key().begin(WriterId(3), at(1)));
+            items.extend(audit.into_iter().map(|(at, user, action, (done, chained_too), text)| {
                 let user = user.and_then(|nth| ids.get(usize::from(nth) % ids.len().max(1))).copied();
                 let mut event = event(EventId::new(), at, Action::ALL[action], user);
                 event.outcome = if done { Outcome::Success } else { Outcome::Failure };
                 event.actor = Some(text);
-                Item::AuditEvent(event)
+                if chained_too {
+                    Item::AuditEvent(chained(&key, &mut chain, &event))
+                } else {
+                    Item::AuditEvent(StoredEvent::unchained(&event).unwrap())
+                }
             }));
+            items.push(Item::AuditChain(chain));
             items
         },
     )

@@ -244,6 +244,7 @@ mod tests {
             sessions: config.sessions,
             two_factor: config.two_factor,
             limits: config.limits,
+            audit: config.audit,
         };
         Live::new(&settings, true)
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::problem::Report;
 use super::raw::Raw;
 use super::units::{format_duration, format_size, parse_duration, parse_rate, parse_size};
-use super::{Access, Config, Log, LogFormat, Rate, Registration, Ui, schema};
+use super::{Access, Audit, Config, Log, LogFormat, Rate, Registration, Ui, schema};
 use crate::model::Secret;
 
 /// What the `*_file` keys led to.
@@ -76,6 +76,7 @@ pub(super) fn check(raw: &Raw, secrets: &SecretFiles, report: &mut Report) -> Ch
         two_factor: accounts::two_factor(c, &raw.two_factor),
         limits: accounts::limits(c, &raw.limits),
         storage: storage::storage(c, raw, secrets),
+        audit: audit(c, raw),
         ui: ui(c, raw),
         log: log(c, raw),
         server,
@@ -105,6 +106,20 @@ fn across(c: &mut Checker<'_>, config: &Config) {
     }
     for (index, upstream) in config.upstreams.iter().enumerate() {
         identity::upstream_headers(c, &config.identity, upstream, &format!("upstreams[{index}].headers"));
+    }
+}
+
+fn audit(c: &mut Checker<'_>, raw: &Raw) -> Audit {
+    let default = Audit::default();
+    let retention = |text: &str| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        duration_in(text, &(Duration::from_hours(1)..=Duration::from_hours(100 * 365 * 24))).map(Some)
+    };
+    Audit {
+        required: raw.audit.required.unwrap_or(default.required),
+        retention: c.parsed("audit.retention", raw.audit.retention.as_ref(), default.retention, retention),
     }
 }
 

@@ -18,7 +18,8 @@ const OLDEST: u32 = 13;
 const PATIENCE_SECS: u32 = 300;
 
 /// Every script, in order; what was released is never changed.
-const SCRIPTS: &[(u32, &str, &str)] = &[(1, "state", include_str!("schema/0001_state.sql"))];
+const SCRIPTS: &[(u32, &str, &str)] =
+    &[(1, "state", include_str!("schema/0001_state.sql")), (2, "audit_chains", include_str!("schema/0002_audit_chains.sql"))];
 
 /// What the store reads and writes.
 const TABLES: &[&str] = &[
@@ -32,6 +33,7 @@ const TABLES: &[&str] = &[
     "signing_keys",
     "meta",
     "audit",
+    "audit_chains",
     "changes",
     "alive",
 ];

@@ -5,6 +5,7 @@
 
 mod audit;
 mod breaker;
+mod chain;
 mod changes;
 mod conditions;
 mod connect;
@@ -29,7 +30,7 @@ mod transfer;
 mod users;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,9 +41,10 @@ use uuid::Uuid;
 use self::connect::Connector;
 use self::follow::Follower;
 pub use self::migrate::Migration;
-use self::pool::Pool;
+use self::pool::{Pool, Work};
 use self::presence::Held;
 use self::rows::{record_of, unexpected};
+use super::chain::ChainKey;
 use super::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery, Vitals};
 use crate::clock::Timestamp;
 use crate::config::Postgres;
@@ -68,11 +70,15 @@ const SLOTS: u32 = 64;
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     inner: Arc<Inner>,
+    /// What the next write is to be recorded with.
+    events: Arc<[AuditEvent]>,
 }
 
 #[derive(Debug)]
 struct Inner {
     pool: Pool,
+    /// What events are chained with, once it is known.
+    chain_key: OnceLock<ChainKey>,
     bound: locks::Bound,
     /// Which row this process writes, and when it last could.
     slot: i32,
@@ -97,12 +103,13 @@ impl PostgresStore {
         ready?;
         let inner = Inner {
             pool: Pool::new(connector)?,
+            chain_key: OnceLock::new(),
             bound: locks::Bound::default(),
             slot: i32::try_from(breaker::any_number() % SLOTS).unwrap_or(0),
             wrote_at: std::sync::Mutex::default(),
             held: Held::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), events: Arc::new([]) })
     }
 
     /// What [`PostgresStore::open`] would do to the database's schema, in order, without doing it; nothing: it is as this
@@ -113,6 +120,18 @@ impl PostgresStore {
 
     fn pool(&self) -> &Pool {
         &self.inner.pool
+    }
+
+    /// Does something that may have to be recorded.
+    async fn act<W: Work>(&self, work: &W) -> Result<W::Done, Error> {
+        if self.events.is_empty() {
+            return self.pool().transaction(work).await;
+        }
+        self.pool().transaction(&audit::Recorded { work, append: self.append(&self.events) }).await
+    }
+
+    fn append<'a>(&'a self, events: &'a [AuditEvent]) -> audit::Append<'a> {
+        audit::Append { key: self.inner.chain_key.get(), events }
     }
 
     /// Calls `each` for the records of a table in the order of the identifiers; the next ones are read while some are
@@ -161,15 +180,15 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn insert_user(&self, user: &User, allow_retired: bool) -> Result<(), Error> {
-        self.pool().transaction(&users::Insert { user, allow_retired }).await
+        self.act(&users::Insert { user, allow_retired }).await
     }
 
     async fn replace_user(&self, user: &User) -> Result<User, Error> {
-        self.pool().transaction(&users::Replace(user)).await
+        self.act(&users::Replace(user)).await
     }
 
     async fn delete_user(&self, id: UserId, now: Timestamp) -> Result<Option<Vec<SessionId>>, Error> {
-        self.pool().transaction(&users::Delete { user: id, now }).await
+        self.act(&users::Delete { user: id, now }).await
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>, Error> {
@@ -189,7 +208,7 @@ impl Store for PostgresStore {
     }
 
     async fn insert_session(&self, session: &Session, max_per_user: Option<u32>) -> Result<Vec<SessionId>, Error> {
-        self.pool().transaction(&sessions::Insert { session, max_per_user }).await
+        self.act(&sessions::Insert { session, max_per_user }).await
     }
 
     async fn session(&self, id: SessionId) -> Result<Option<Session>, Error> {
@@ -216,7 +235,7 @@ impl Store for PostgresStore {
         grace: Duration,
         now: Timestamp,
     ) -> Result<Rotation, Error> {
-        self.pool().transaction(&sessions::Rotate { id, presented, next, grace, now }).await
+        self.act(&sessions::Rotate { id, presented, next, grace, now }).await
     }
 
     async fn set_standing(&self, id: SessionId, amr: Amr, fitness: Fitness) -> Result<bool, Error> {
@@ -231,11 +250,11 @@ impl Store for PostgresStore {
     }
 
     async fn delete_sessions(&self, which: SessionSelector) -> Result<Vec<SessionId>, Error> {
-        self.pool().transaction(&sessions::Delete(which)).await
+        self.act(&sessions::Delete(which)).await
     }
 
     async fn insert_api_token(&self, token: &ApiToken) -> Result<(), Error> {
-        self.pool().transaction(&tokens::Insert(token)).await
+        self.act(&tokens::Insert(token)).await
     }
 
     async fn api_token_with_user(&self, digest: &Digest) -> Result<Option<(ApiToken, User)>, Error> {
@@ -251,7 +270,7 @@ impl Store for PostgresStore {
     }
 
     async fn delete_api_token(&self, user: UserId, id: ApiTokenId) -> Result<bool, Error> {
-        self.pool().transaction(&tokens::Delete { user, token: id }).await
+        self.act(&tokens::Delete { user, token: id }).await
     }
 
     async fn touch_api_tokens(&self, used: &[(ApiTokenId, Timestamp)]) -> Result<(), Error> {
@@ -318,7 +337,7 @@ impl Store for PostgresStore {
     }
 
     async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error> {
-        audit::append(self.pool(), event).await
+        self.pool().transaction(&self.append(std::slice::from_ref(event))).await
     }
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditEvent>, Error> {
@@ -326,7 +345,7 @@ impl Store for PostgresStore {
     }
 
     async fn purge(&self, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error> {
-        purge::purge(self.pool(), now, audit_before).await
+        purge::purge(self.pool(), self.inner.chain_key.get(), now, audit_before).await
     }
 
     async fn follow(&self) -> Result<Option<Box<dyn Follow>>, Error> {

@@ -55,6 +55,11 @@ pub(super) trait Work: Sync {
 
     /// Does it. Whatever the error, nothing has happened.
     async fn run(&self, tx: &Tx<'_>) -> Result<Self::Done, Failure>;
+
+    /// Whether there is anything to tell of: events that belong to it are written only then.
+    fn did_something(_done: &Self::Done) -> bool {
+        true
+    }
 }
 
 /// Why a transaction did not do what it should.

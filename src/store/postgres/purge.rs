@@ -3,15 +3,16 @@
 
 use super::pool::Pool;
 use super::rows::ids;
-use super::{audit, changes, locks};
+use super::{audit, chain, changes, locks};
 use crate::clock::Timestamp;
 use crate::model::{ApiTokenId, SessionId};
+use crate::store::chain::ChainKey;
 use crate::store::{Error, Purged};
 
 /// Removed in one statement.
 const CHUNK: i64 = 1000;
 
-pub(super) async fn purge(pool: &Pool, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error> {
+pub(super) async fn purge(pool: &Pool, key: Option<&ChainKey>, now: Timestamp, audit_before: Option<Timestamp>) -> Result<Purged, Error> {
     // Arrays, here and wherever rows are removed some at a time: for `IN (SELECT ...)` the planner may hash the few that
     // were chosen and read the whole table to find them.
     let sessions = "DELETE FROM sessions WHERE id = ANY(ARRAY(\
@@ -29,6 +30,9 @@ pub(super) async fn purge(pool: &Pool, now: Timestamp, audit_before: Option<Time
     while count(&mut purged, pool.write(spent, &[&now.as_millis(), &CHUNK]).await?) {}
     while count(&mut purged, locks::purge(pool, now, CHUNK).await?) {}
     if let Some(before) = audit_before {
+        if let Some(key) = key {
+            purged.others += chain::purge(pool, key, before, now).await?;
+        }
         while count(&mut purged, audit::purge(pool, before, CHUNK).await?) {}
     }
     changes::purge(pool).await?;

@@ -67,6 +67,10 @@ impl Work for Rotate {
         }
         Ok(rotation)
     }
+
+    fn did_something(done: &Rotation) -> bool {
+        matches!(done, Rotation::Rotated(_) | Rotation::Grace(_))
+    }
 }
 
 pub(super) struct SetStanding {

@@ -47,6 +47,10 @@ impl Work for Delete {
         }
         Ok(was_there)
     }
+
+    fn did_something(done: &bool) -> bool {
+        *done
+    }
 }
 
 /// When tokens were used, in one transaction that need not be durable at once.

@@ -9,6 +9,8 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::PostgresStore;
+use super::audit;
+use super::chain;
 use super::explain;
 use super::pool::{Failure, Tx, Work};
 use super::presence;
@@ -16,7 +18,8 @@ use super::rows::{id, record_of, unexpected};
 use super::spent;
 use super::users::Columns;
 use crate::clock::Timestamp;
-use crate::model::{ApiToken, AuditEvent, Digest, Lock, LockKey, Session, User, UserId};
+use crate::model::{ApiToken, Digest, Lock, LockKey, Session, User, UserId};
+use crate::store::chain::{Chain, StoredEvent};
 use crate::store::lock_key::{decoded, encoded, is_owned};
 use crate::store::transfer::{BATCH, Export, Item, Kind, MARKER, Transfer};
 use crate::store::{Error, Purpose, SigningKeyRecord, record};
@@ -108,7 +111,8 @@ const fn select(kind: Kind) -> &'static str {
         Kind::ApiToken => "SELECT record FROM api_tokens ORDER BY id",
         Kind::Lock => "SELECT key, failures, last_failure_at, locked_until FROM locks ORDER BY key",
         Kind::Spent => "SELECT purpose, digest, until FROM spent ORDER BY digest, purpose",
-        Kind::AuditEvent => "SELECT record FROM audit ORDER BY at, id",
+        Kind::AuditEvent => "SELECT writer, seq, link, record FROM audit ORDER BY at, id",
+        Kind::AuditChain => "SELECT record FROM audit_chains ORDER BY writer",
     }
 }
 
@@ -142,7 +146,8 @@ fn read(kind: Kind, row: &Row) -> Result<Item, Error> {
             let purpose = spent::purpose(row.try_get(0).map_err(unexpected)?)?;
             Item::Spent { purpose, digest: digest(1)?, until: at(2)? }
         }
-        Kind::AuditEvent => Item::AuditEvent(record_of(row, 0)?),
+        Kind::AuditEvent => Item::AuditEvent(audit::stored(row)?),
+        Kind::AuditChain => Item::AuditChain(record_of(row, 0)?),
     })
 }
 
@@ -188,7 +193,8 @@ struct Sorted<'a> {
     tokens: Vec<&'a ApiToken>,
     locks: Vec<(LockKey, Lock)>,
     spent: Vec<(Purpose, &'a Digest, Timestamp)>,
-    events: Vec<&'a AuditEvent>,
+    events: Vec<&'a StoredEvent>,
+    chains: Vec<&'a Chain>,
 }
 
 impl<'a> Sorted<'a> {
@@ -208,7 +214,8 @@ impl<'a> Sorted<'a> {
                 Item::ApiToken(token) => sorted.tokens.push(token),
                 Item::Lock { key, lock } => sorted.locks.push((*key, *lock)),
                 Item::Spent { purpose, digest, until } => sorted.spent.push((*purpose, digest, *until)),
-                Item::AuditEvent(event) => sorted.events.push(event),
+                Item::AuditEvent(stored) => sorted.events.push(stored),
+                Item::AuditChain(chain) => sorted.chains.push(chain),
             }
         }
         Ok(sorted)
@@ -319,14 +326,11 @@ impl<'a> Sorted<'a> {
             tx.change(sql, &[&purposes, &digests, &until]).await?;
         }
         if !self.events.is_empty() {
-            let times: Vec<i64> = self.events.iter().map(|event| event.at.as_millis()).collect();
-            let ids: Vec<Uuid> = self.events.iter().map(|event| id(event.id.as_bytes())).collect();
-            let users: Vec<Option<Uuid>> = self.events.iter().map(|event| event.user.map(|user| id(user.as_bytes()))).collect();
-            let actions: Vec<&str> = self.events.iter().map(|event| event.action.as_str()).collect();
-            let sql = "INSERT INTO audit (at, id, user_id, action, record) \
-                       SELECT * FROM unnest($1::int8[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[]) \
-                       ON CONFLICT (at, id) DO UPDATE SET user_id = excluded.user_id, action = excluded.action, record = excluded.record";
-            tx.change(sql, &[&times, &ids, &users, &actions, &records(&self.events)?]).await?;
+            let rows = self.events.iter().map(|stored| audit::Row::of(stored)).collect::<Result<Vec<_>, Error>>()?;
+            audit::replace(tx, &rows).await?;
+        }
+        for chain in &self.chains {
+            chain::put(tx, chain).await?;
         }
         Ok(())
     }
@@ -342,7 +346,8 @@ impl Work for Discard<'_> {
 
     async fn run(&self, tx: &Tx<'_>) -> Result<(), Failure> {
         require_marker(tx, self.marker).await?;
-        tx.change("TRUNCATE users, retired_emails, sessions, api_tokens, totp_steps, spent, locks, signing_keys, audit", &[]).await?;
+        tx.change("TRUNCATE users, retired_emails, sessions, api_tokens, totp_steps, spent, locks, signing_keys, audit, audit_chains", &[])
+            .await?;
         tx.change("DELETE FROM meta WHERE name <> $1", &[&MARKER]).await?;
         Ok(())
     }

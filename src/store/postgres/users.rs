@@ -92,6 +92,10 @@ impl Work for Delete {
         changes::tell(tx, &news).await?;
         Ok(Some(sessions))
     }
+
+    fn did_something(done: &Self::Done) -> bool {
+        done.is_some()
+    }
 }
 
 pub(super) async fn get(pool: &Pool, user: UserId) -> Result<Option<User>, Error> {

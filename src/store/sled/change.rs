@@ -11,7 +11,7 @@ use super::Trees;
 pub(super) type Pick = fn(&Trees) -> &Tree;
 
 /// Writes to several trees, in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Changes<'a> {
     trees: Vec<&'a Tree>,
     writes: Vec<(usize, IVec, Option<IVec>)>,

@@ -4,6 +4,7 @@
 //! `open.rs` (the folder), `trees.rs` (what is stored), `change.rs` (how it is written), then one file a thing.
 
 mod audit;
+mod chain;
 mod change;
 mod flusher;
 mod health;
@@ -18,12 +19,13 @@ mod transfer;
 mod trees;
 mod users;
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use ::sled::{Db, IVec};
@@ -35,6 +37,7 @@ use self::change::{Changes, Pick};
 use self::flusher::{Flushed, Flusher};
 use self::health::Health;
 use self::trees::{Trees, batch, bytes, entries_after, exists, indexed, load, pair};
+use super::chain::ChainKey;
 use super::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery, record};
 use crate::clock::Timestamp;
 use crate::model::{
@@ -53,6 +56,8 @@ const BATCH: usize = 1024;
 pub struct SledStore {
     inner: Arc<Inner>,
     threads: Arc<Semaphore>,
+    /// What the next write is to be recorded with.
+    events: Arc<[AuditEvent]>,
 }
 
 impl SledStore {
@@ -62,7 +67,8 @@ impl SledStore {
     /// [`Error::InUse`]: another process has it. [`Error::Newer`]: a newer release wrote it. [`Error::Corrupt`]: it
     /// can't be read even after recovery. [`Error::Unavailable`]: the folder can't be made, read or written.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Ok(Self { inner: Arc::new(open::open(path)?), threads: Arc::new(Semaphore::new(MAX_THREADS)) })
+        let inner = Arc::new(open::open(path)?);
+        Ok(Self { inner, threads: Arc::new(Semaphore::new(MAX_THREADS)), events: Arc::new([]) })
     }
 
     /// Runs `work`, which only reads, on a blocking thread.
@@ -102,10 +108,11 @@ impl SledStore {
         &self,
         work: impl FnOnce(&Writer<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<(T, Flushed), Error> {
+        let events = Arc::clone(&self.events);
         self.on_thread(move |inner| {
             inner.health.check_writable()?;
             let _busy = inner.health.begin();
-            let done = work(&inner.writer()?)?;
+            let done = work(&inner.writer()?.recording(events))?;
             Ok((done, inner.flusher.request()))
         })
         .await
@@ -367,6 +374,8 @@ struct Inner {
     path: PathBuf,
     /// Held by every writer from its first read to its last write. sled's transactions exclude each other anyway.
     writing: Mutex<()>,
+    /// What events are chained with, once it is known.
+    chain_key: OnceLock<ChainKey>,
     /// How many locks are stored; changed by writers only.
     lock_count: AtomicUsize,
     _folder_lock: File,
@@ -376,7 +385,7 @@ impl Inner {
     /// Waits to be the only writer.
     fn writer(&self) -> Result<Writer<'_>, Error> {
         let broken = |_| Error::Unavailable("an earlier write panicked, restart to recover".to_owned());
-        Ok(Writer { inner: self, _alone: self.writing.lock().map_err(broken)? })
+        Ok(Writer { inner: self, events: Cell::new(Arc::new([])), _alone: self.writing.lock().map_err(broken)? })
     }
 }
 
@@ -390,12 +399,30 @@ impl fmt::Debug for Inner {
 /// The only writer there is while it exists.
 struct Writer<'a> {
     inner: &'a Inner,
+    /// What the first commit is to be recorded with.
+    events: Cell<Arc<[AuditEvent]>>,
     _alone: MutexGuard<'a, ()>,
 }
 
 impl Writer<'_> {
-    /// Applies `changes`: all of them, or none and the store stands still.
+    fn recording(self, events: Arc<[AuditEvent]>) -> Self {
+        self.events.set(events);
+        self
+    }
+
+    /// Applies `changes`: all of them, or none and the store stands still. The first time with the events that tell of
+    /// them.
     fn commit(&self, changes: &Changes<'_>) -> Result<(), Error> {
+        let events = self.events.replace(Arc::new([]));
+        if events.is_empty() {
+            return self.apply(changes);
+        }
+        let mut all = changes.clone();
+        audit::add(self, &mut all, &events).map_err(|error| Error::Unrecorded(Box::new(error)))?;
+        self.apply(&all)
+    }
+
+    fn apply(&self, changes: &Changes<'_>) -> Result<(), Error> {
         changes.apply().map_err(|error| {
             let error = open::explain(&error);
             self.inner.health.broke(&error);

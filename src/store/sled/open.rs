@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use ::sled::Db;
@@ -50,7 +50,8 @@ pub(super) fn open(path: &Path) -> Result<Inner, Error> {
     })?;
     let lock_count = AtomicUsize::new(trees.locks.len());
     let path = path.to_owned();
-    Ok(Inner { flusher, health, trees, db, path, writing: Mutex::new(()), lock_count, _folder_lock: folder_lock })
+    let chain_key = OnceLock::new();
+    Ok(Inner { flusher, health, trees, db, path, chain_key, writing: Mutex::new(()), lock_count, _folder_lock: folder_lock })
 }
 
 /// A write that changes nothing, to see whether one succeeds.

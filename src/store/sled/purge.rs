@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use super::change::Pick;
-use super::{BATCH, Changes, Error, Purged, SledStore, Writer, audit, bytes, entries_after, locks, record, sessions, spent, tokens};
+use super::{BATCH, Changes, Error, Purged, SledStore, Writer, audit, bytes, chain, entries_after, locks, record, sessions, spent, tokens};
 use crate::clock::Timestamp;
 use crate::model::{ApiTokenId, Lock, SessionId};
+use crate::store::AuditLog as _;
 
 /// Removed at once: everybody waits for so long.
 const CHUNK: usize = 256;
@@ -31,6 +32,15 @@ pub(super) async fn purge(store: &SledStore, now: Timestamp, audit_before: Optio
         purged.others += store.write_behind(move |writer| locks::remove_stale(writer, &keys, now)).await?;
     }
     if let Some(before) = audit_before {
+        for of in store.chains().await?.into_iter().map(|chain| chain.writer) {
+            loop {
+                let removed = store.write_behind(move |writer| chain::purge(writer, of, before, now)).await?;
+                purged.others += removed;
+                if removed == 0 {
+                    break;
+                }
+            }
+        }
         loop {
             let removed = store.write_behind(move |writer| audit::purge(writer, before)).await?;
             purged.others += removed;

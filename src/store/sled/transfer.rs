@@ -8,7 +8,7 @@ use ::sled::{IVec, Tree};
 use async_trait::async_trait;
 
 use super::change::Pick;
-use super::{Changes, Error, SledStore, Writer, audit, batch, exists, keys, load, locks, pair, record, spent};
+use super::{Changes, Error, SledStore, Writer, audit, batch, chain, exists, keys, load, locks, pair, record, spent};
 use crate::model::{Digest, Session, User, UserId};
 use crate::store::lock_key::decoded;
 use crate::store::transfer::{BATCH, Export, Item, Kind, MARKER, Transfer};
@@ -43,7 +43,7 @@ impl Transfer for SledStore {
 
     async fn discard_import(&self, marker: &[u8]) -> Result<(), Error> {
         // Indexes last: what they list may be gone, what they do not list may not be there.
-        let trees: [Pick; 14] = [
+        let trees: [Pick; 16] = [
             |trees| &trees.meta,
             |trees| &trees.signing_keys,
             |trees| &trees.retired_emails,
@@ -54,10 +54,12 @@ impl Transfer for SledStore {
             |trees| &trees.locks,
             |trees| &trees.spent,
             |trees| &trees.audit,
+            |trees| &trees.audit_chains,
             |trees| &trees.users_by_email,
             |trees| &trees.sessions_by_user,
             |trees| &trees.api_tokens_by_user,
             |trees| &trees.audit_by_user,
+            |trees| &trees.audit_by_chain,
         ];
         for tree in trees {
             loop {
@@ -110,6 +112,7 @@ impl Export for Reading {
                         Kind::Lock => &trees.locks,
                         Kind::Spent => &trees.spent,
                         Kind::AuditEvent => &trees.audit,
+                        Kind::AuditChain => &trees.audit_chains,
                     };
                     let entries: Vec<(IVec, IVec)> = batch(tree, after.as_ref())?.into_iter().take(BATCH).collect();
                     let last = entries.last().map(|(key, _)| key.clone());
@@ -150,7 +153,8 @@ fn read(kind: Kind, key: &[u8], value: &[u8]) -> Result<Item, Error> {
             let (purpose, digest) = spent::named(key)?;
             Item::Spent { purpose, digest, until: spent::read_moment(value)? }
         }
-        Kind::AuditEvent => Item::AuditEvent(record::decode(value)?),
+        Kind::AuditEvent => Item::AuditEvent(audit::decode(value)?),
+        Kind::AuditChain => Item::AuditChain(record::decode(value)?),
     })
 }
 
@@ -198,7 +202,8 @@ fn import(writer: &Writer<'_>, items: &[Item]) -> Result<(), Error> {
             Item::Spent { purpose, digest, until } => {
                 changes.put(&trees.spent, &spent::key(*purpose, *digest), &spent::moment(*until));
             }
-            Item::AuditEvent(event) => audit::put(writer, &mut changes, event, record::encode(event)?),
+            Item::AuditEvent(stored) => audit::put(writer, &mut changes, stored)?,
+            Item::AuditChain(chain) => chain::put(writer, &mut changes, chain)?,
         }
     }
     writer.commit(&changes)?;
@@ -239,10 +244,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inner = open::open(folder.path()).unwrap();
         let found: BTreeSet<String> = inner.db.tree_names().iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        let carried =
-            ["meta", "signing_keys", "retired_emails", "users", "totp_steps", "sessions", "api_tokens", "locks", "spent", "audit"];
+        let carried = [
+            "meta",
+            "signing_keys",
+            "retired_emails",
+            "users",
+            "totp_steps",
+            "sessions",
+            "api_tokens",
+            "locks",
+            "spent",
+            "audit",
+            "audit_chains",
+        ];
         assert_eq!(carried.len(), Kind::ALL.len());
-        let indexes = ["users_by_email", "sessions_by_user", "api_tokens_by_user", "audit_by_user"];
+        let indexes = ["users_by_email", "sessions_by_user", "api_tokens_by_user", "audit_by_user", "audit_by_chain"];
         let known = carried.into_iter().chain(indexes).chain(["__sled__default"]);
         assert_eq!(found, known.map(str::to_owned).collect());
     }

@@ -35,10 +35,14 @@ pub(super) struct Trees {
     pub(super) signing_keys: Tree,
     /// Name -> the value.
     pub(super) meta: Tree,
-    /// Time and event id, inverted -> `AuditEvent`.
+    /// Time and event id, inverted -> place and `AuditEvent`, see `audit.rs`.
     pub(super) audit: Tree,
     /// User id, then as above -> nothing.
     pub(super) audit_by_user: Tree,
+    /// Writer -> `Chain`.
+    pub(super) audit_chains: Tree,
+    /// Writer, number -> time and event id, inverted.
+    pub(super) audit_by_chain: Tree,
 }
 
 impl Trees {
@@ -59,6 +63,8 @@ impl Trees {
             meta: db.open_tree("meta")?,
             audit: db.open_tree("audit")?,
             audit_by_user: db.open_tree("audit_by_user")?,
+            audit_chains: db.open_tree("audit_chains")?,
+            audit_by_chain: db.open_tree("audit_by_chain")?,
         })
     }
 }

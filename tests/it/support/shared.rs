@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nullpass::clock::Timestamp;
 use nullpass::model::{
-    Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
-    Rotation, Session, SessionId, SessionTouch, User, UserId,
+    Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, EventId, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey,
+    LockUpdate, Rotation, Session, SessionId, SessionTouch, User, UserId,
 };
+use nullpass::store::chain::{AuditLog, Chain, ChainKey, Filed, WriterId};
 use nullpass::store::{AuditQuery, Error, Follow, News, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery};
 use tokio::sync::broadcast;
 
@@ -54,8 +55,8 @@ impl Member {
             store: Arc::new(AtomicU8::new(0)),
             feed: Arc::new(AtomicU8::new(0)),
             mute: Arc::default(),
-            slow: AtomicU64::new(0),
-            asked: Mutex::default(),
+            slow: Arc::default(),
+            asked: Arc::default(),
         }
     }
 
@@ -66,7 +67,7 @@ impl Member {
 }
 
 /// The store as one of them has it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Member {
     inner: Arc<dyn Store>,
     hub: Option<Hub>,
@@ -75,8 +76,8 @@ pub(crate) struct Member {
     /// News get lost without a word: there seem to be none.
     mute: Arc<AtomicBool>,
     /// How long a session that was read is on its way, in milliseconds.
-    slow: AtomicU64,
-    asked: Mutex<Vec<&'static str>>,
+    slow: Arc<AtomicU64>,
+    asked: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Member {
@@ -155,6 +156,32 @@ impl Follow for Feed {
             return if cut_off_meanwhile { Err(Error::Unavailable("taken away by a test".to_owned())) } else { Ok(Vec::new()) };
         }
         Ok(if std::mem::take(&mut self.lost) { vec![News::Everything] } else { news })
+    }
+}
+
+#[async_trait]
+impl AuditLog for Member {
+    fn set_chain_key(&self, key: ChainKey) {
+        self.inner.set_chain_key(key);
+    }
+
+    fn recording(&self, events: Vec<AuditEvent>) -> Arc<dyn Store> {
+        Arc::new(Self { inner: self.inner.recording(events), ..self.clone() })
+    }
+
+    async fn chains(&self) -> Result<Vec<Chain>, Error> {
+        self.pass("chains").await?;
+        self.inner.chains().await
+    }
+
+    async fn chained(&self, writer: WriterId, after: u64, limit: usize) -> Result<Vec<Filed>, Error> {
+        self.pass("chained").await?;
+        self.inner.chained(writer, after, limit).await
+    }
+
+    async fn unchained(&self, limit: usize) -> Result<Vec<EventId>, Error> {
+        self.pass("unchained").await?;
+        self.inner.unchained(limit).await
     }
 }
 

@@ -8,15 +8,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nullpass::clock::Timestamp;
 use nullpass::model::{
-    Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
-    Rotation, Session, SessionId, SessionTouch, User, UserId,
+    Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, EventId, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey,
+    LockUpdate, Rotation, Session, SessionId, SessionTouch, User, UserId,
 };
+use nullpass::store::chain::{AuditLog, Chain, ChainKey, Filed, WriterId};
 use nullpass::store::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery};
 
 /// Passes everything on to `inner` while it is not away.
 #[derive(Debug)]
 pub(crate) struct Switchable {
     inner: Arc<dyn Store>,
+    /// Whether what is written next is recorded as well.
+    records: bool,
+    switches: Arc<Switches>,
+}
+
+#[derive(Debug, Default)]
+struct Switches {
     away: AtomicBool,
     audit_fails: AtomicBool,
     audit_takes: AtomicU64,
@@ -25,41 +33,69 @@ pub(crate) struct Switchable {
 
 impl Switchable {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
-        Self {
-            inner,
-            away: AtomicBool::new(false),
-            audit_fails: AtomicBool::new(false),
-            audit_takes: AtomicU64::new(0),
-            asked: Mutex::default(),
-        }
+        Self { inner, records: false, switches: Arc::default() }
     }
 
     /// From now on every operation fails, or none does.
     pub(crate) fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::SeqCst);
+        self.switches.away.store(away, Ordering::SeqCst);
     }
 
     /// From now on no audit event can be written.
     pub(crate) fn set_audit_fails(&self, fails: bool) {
-        self.audit_fails.store(fails, Ordering::SeqCst);
+        self.switches.audit_fails.store(fails, Ordering::SeqCst);
     }
 
     /// From now on every audit event takes so long.
     pub(crate) fn set_audit_takes(&self, time: Duration) {
-        self.audit_takes.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.switches.audit_takes.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// The names of the operations since the last time, without those that go on by themselves.
     pub(crate) fn take_asked(&self) -> Vec<&'static str> {
-        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        let mut asked = std::mem::take(&mut *self.switches.asked.lock().unwrap());
         asked.retain(|name| !matches!(*name, "ping" | "touch_sessions" | "touch_api_tokens" | "purge"));
         asked
     }
 
+    async fn take_time(&self) {
+        tokio::time::sleep(Duration::from_millis(self.switches.audit_takes.load(Ordering::SeqCst))).await;
+    }
+
     fn pass(&self, name: &'static str) -> Result<(), Error> {
-        self.asked.lock().unwrap().push(name);
-        let fails = self.away.load(Ordering::SeqCst) || (name == "append_audit" && self.audit_fails.load(Ordering::SeqCst));
-        if fails { Err(Error::Unavailable("taken away by a test".to_owned())) } else { Ok(()) }
+        self.switches.asked.lock().unwrap().push(name);
+        let gone = || Error::Unavailable("taken away by a test".to_owned());
+        let unrecorded = self.switches.audit_fails.load(Ordering::SeqCst);
+        if self.switches.away.load(Ordering::SeqCst) || (name == "append_audit" && unrecorded) {
+            return Err(gone());
+        }
+        if self.records && unrecorded { Err(Error::Unrecorded(Box::new(gone()))) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl AuditLog for Switchable {
+    fn set_chain_key(&self, key: ChainKey) {
+        self.inner.set_chain_key(key);
+    }
+
+    fn recording(&self, events: Vec<AuditEvent>) -> Arc<dyn Store> {
+        Arc::new(Self { inner: self.inner.recording(events), records: true, switches: Arc::clone(&self.switches) })
+    }
+
+    async fn chains(&self) -> Result<Vec<Chain>, Error> {
+        self.pass("chains")?;
+        self.inner.chains().await
+    }
+
+    async fn chained(&self, writer: WriterId, after: u64, limit: usize) -> Result<Vec<Filed>, Error> {
+        self.pass("chained")?;
+        self.inner.chained(writer, after, limit).await
+    }
+
+    async fn unchained(&self, limit: usize) -> Result<Vec<EventId>, Error> {
+        self.pass("unchained")?;
+        self.inner.unchained(limit).await
     }
 }
 
@@ -67,6 +103,9 @@ impl Switchable {
 impl Store for Switchable {
     async fn insert_user(&self, user: &User, allow_retired: bool) -> Result<(), Error> {
         self.pass("insert_user")?;
+        if self.records {
+            self.take_time().await;
+        }
         self.inner.insert_user(user, allow_retired).await
     }
 
@@ -253,7 +292,7 @@ impl Store for Switchable {
 
     async fn append_audit(&self, event: &AuditEvent) -> Result<(), Error> {
         self.pass("append_audit")?;
-        tokio::time::sleep(Duration::from_millis(self.audit_takes.load(Ordering::SeqCst))).await;
+        self.take_time().await;
         self.inner.append_audit(event).await
     }
 
