@@ -9,6 +9,7 @@ mod again;
 mod ask;
 pub mod audit;
 pub mod basic;
+pub mod chain;
 mod follow;
 pub mod guard;
 pub mod kept;
@@ -40,9 +41,11 @@ use crate::crypto::seal::HeldKeys;
 use crate::crypto::token::Keyring;
 use crate::limit::Limiter;
 use crate::model::{Email, Group, Secret, Session, SessionId, User, UserId};
+use crate::store::chain::ChainKey;
 use crate::store::{self, Follow, Store};
 use crate::tasks::Tasks;
 
+use audit::Event;
 use live::Live;
 use vault::Vault;
 
@@ -59,6 +62,7 @@ pub struct Settings {
     pub sessions: config::Sessions,
     pub two_factor: config::TwoFactor,
     pub limits: config::Limits,
+    pub audit: config::Audit,
 }
 
 /// The settings of this moment, and the limits that count by them.
@@ -90,6 +94,7 @@ pub struct Auth {
     storage_key: Vault,
     /// One rotation at a time.
     rotating: tokio::sync::Mutex<()>,
+    chain_key: ChainKey,
     keyring: ArcSwap<Keyring>,
     hasher: PasswordHasher,
     live: Live,
@@ -148,6 +153,8 @@ impl Auth {
     ) -> Result<Arc<Self>, Error> {
         let storage_key = Vault::of(&*store, held).await?;
         let keyring = keys::load(&*store, &storage_key, &settings, now).await?;
+        let chain_key = ChainKey::new(zeroize::Zeroizing::new(storage_key.hmac("audit chain", &[]).0));
+        store.set_chain_key(chain_key.clone());
         let live = Live::new(&settings, shared);
         if !live.is_shared() {
             live.load(&*store, now).await?;
@@ -164,6 +171,7 @@ impl Auth {
             store,
             storage_key,
             rotating: tokio::sync::Mutex::default(),
+            chain_key,
             tasks,
             looks: Semaphore::new(ask::MAX_LOOKS),
             token_looks: Semaphore::new(ask::MAX_TOKEN_LOOKS),
@@ -186,7 +194,8 @@ impl Auth {
         Arc::clone(&self.current.load().settings)
     }
 
-    /// Takes other settings from the next use on: those of accounts, second factors and limits. How tokens and sessions
+    /// Takes other settings from the next use on: those of accounts, second factors, limits and the
+    /// audit log. How tokens and sessions
     /// are made, what a hash costs and who administrates stay as they were at the start, whatever `settings` says.
     pub fn reload(&self, settings: Settings) {
         let before = self.current.load_full();
@@ -198,6 +207,7 @@ impl Auth {
             },
             two_factor: settings.two_factor,
             limits: settings.limits,
+            audit: settings.audit,
             ..Settings::clone(&before.settings)
         };
         self.current.store(Arc::new(Current::new(kept, Some(&before))));
@@ -229,10 +239,11 @@ impl Auth {
     }
 
     /// Applies `change` to the newest state of an account and writes it, again if somebody else wrote meanwhile.
-    /// The table of live sessions is changed before this returns.
+    /// With an event, which is recorded with it. The table of live sessions is changed before this returns.
     async fn change_user(
         &self,
         id: UserId,
+        recorded: Option<(Event, &Client)>,
         now: Timestamp,
         mut change: impl FnMut(&mut User) -> Result<(), Error> + Send,
     ) -> Result<User, Error> {
@@ -240,7 +251,13 @@ impl Auth {
             let mut user = self.store.user(id).await?.ok_or(Error::NotFound)?;
             change(&mut user)?;
             user.updated_at = now;
-            match self.store.replace_user(&user).await {
+            let replaced = match &recorded {
+                Some((event, client)) => {
+                    self.recording(std::slice::from_ref(event), &user, client, now)?.run(|store| store.replace_user(&user)).await
+                }
+                None => self.store.replace_user(&user).await,
+            };
+            match replaced {
                 Ok(user) => {
                     self.live.update_user(&user);
                     return Ok(user);
@@ -450,6 +467,7 @@ impl From<store::Error> for Error {
             store::Error::TooLarge(_) => Self::invalid("body", "is too large to be kept"),
             store::Error::InUse(_)
             | store::Error::Newer { .. }
+            | store::Error::Unrecorded(_)
             | store::Error::HalfImported { .. }
             | store::Error::Corrupt(_)
             | store::Error::Refused(_)
