@@ -205,7 +205,7 @@ async fn log(store: &dyn Store, owner: UserId, round: u64) {
         for action in [None, Some(Action::UserLogin), Some(Action::TokenReuse)] {
             for since in [None, Some(since)] {
                 let offset = usize::try_from(round).unwrap() * 10;
-                store.audit(&AuditQuery { user, action, since, offset, limit: 50 }).await.unwrap();
+                store.audit(&AuditQuery { user, action, since, offset, limit: 50, before: None }).await.unwrap();
             }
         }
     }
