@@ -5,6 +5,8 @@
 
 #[path = "store_contract/audit.rs"]
 mod audit;
+#[path = "store_contract/damaged.rs"]
+mod damaged;
 #[path = "store_contract/fixtures.rs"]
 mod fixtures;
 #[path = "store_contract/history.rs"]

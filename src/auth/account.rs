@@ -81,13 +81,12 @@ impl Auth {
             amr = amr.and(self.prove_second_factor(&user, proof, client, now).await?);
         }
         let user = self.set_password(&user, new, None, client, now).await?;
-        self.end_sessions(SessionSelector::OfUser(user.id), None).await?;
         let begin = Begin { amr: amr.and(Amr::PASSWORD), auth_time: now, fitness, cookie: cookie || session.is_cookie() };
         self.begin(user, begin, &[], client, now).await
     }
 
-    /// Hashes and stores a new password; `password_changed_at` moves on, which voids pending logins and what Basic
-    /// authentication remembers. `actor` is who sets it, when it is not the owner.
+    /// Hashes and stores a new password and ends all sessions; `password_changed_at` moves on, which voids pending logins
+    /// and what Basic authentication remembers. `actor` is who sets it, when it is not the owner.
     pub(super) async fn set_password(
         &self,
         user: &User,
@@ -98,13 +97,19 @@ impl Auth {
     ) -> Result<User, Error> {
         let event = Event::done(Action::PasswordChange).by_any(actor);
         let hash = self.hasher.hash(new, Asker::Known).await?;
-        self.change_user(user.id, Some((event, client)), now, |user| {
-            user.password = hash.clone();
-            // Two changes within one millisecond are still two.
-            user.password_changed_at = now.max(Timestamp::from_millis(user.password_changed_at.as_millis() + 1));
-            Ok(())
-        })
-        .await
+        // First: a process that is killed in between leaves nobody signed in whom the new password should have put out.
+        self.end_sessions(SessionSelector::OfUser(user.id), None).await?;
+        let user = self
+            .change_user(user.id, Some((event, client)), now, |user| {
+                user.password = hash.clone();
+                // Two changes within one millisecond are still two.
+                user.password_changed_at = now.max(Timestamp::from_millis(user.password_changed_at.as_millis() + 1));
+                Ok(())
+            })
+            .await?;
+        // And what the old one began meanwhile.
+        self.end_sessions(SessionSelector::OfUser(user.id), None).await?;
+        Ok(user)
     }
 
     /// Deletes the account and everything sealed under its key.

@@ -37,7 +37,6 @@ impl Auth {
         password_rules::check(&self.settings().accounts.password, new.expose(), &hints)
             .map_err(|problem| Error::invalid("password", problem))?;
         let user = self.set_password(&user, new, Some(actor), &Client::local(), now).await?;
-        self.end_sessions(SessionSelector::OfUser(id), None).await?;
         Ok(user)
     }
 

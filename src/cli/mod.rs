@@ -26,9 +26,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::store::sled::OPENING;
+
 /// Runs what the process' arguments say. The exit code is 0: done, 1: failed, 2: wrong usage or configuration.
 pub fn run() -> ExitCode {
     leave_no_core();
+    tell_panics_briefly();
     let arguments = match CommandLine::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -50,6 +53,23 @@ pub fn run() -> ExitCode {
 /// prctl(2)). A kernel that refuses changes nothing else.
 fn leave_no_core() {
     let _refused = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// Says where a panic was, in one line of the log, and its text only when it is a constant: one that was put together at
+/// run time can hold a password or a key. Nothing of those that say by an error that they broke off.
+fn tell_panics_briefly() {
+    std::panic::set_hook(Box::new(|panic| {
+        if std::thread::current().name() == Some(OPENING) {
+            return;
+        }
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        let what = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("its text is left out, for it may hold data");
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(at, what, "a thread panicked, which is a bug");
+        } else {
+            output::note(&format!("error: a thread panicked, which is a bug: {at}: {what}"));
+        }
+    }));
 }
 
 /// nullpass: sign-in, two-factor authentication and sessions in front of any web application.

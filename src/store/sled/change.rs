@@ -6,6 +6,7 @@ use ::sled::transaction::{ConflictableTransactionError, TransactionError, Transa
 use ::sled::{IVec, Tree};
 
 use super::Trees;
+use super::tally::{TALLY_KEY, Tally};
 
 /// Names a tree.
 pub(super) type Pick = fn(&Trees) -> &Tree;
@@ -35,30 +36,35 @@ impl<'a> Changes<'a> {
         self.writes.push((slot, key.into(), None));
     }
 
-    /// Applies all of them or none. Not durable before a flush, which must not happen in here (spacejam/sled#1134).
-    pub(super) fn apply(&self) -> Result<(), ::sled::Error> {
-        match (self.trees.as_slice(), self.writes.as_slice()) {
-            (_, []) => Ok(()),
-            // A single write is atomic by itself.
-            ([tree], [(_, key, Some(value))]) => tree.insert(key, value).map(drop),
-            ([tree], [(_, key, None)]) => tree.remove(key).map(drop),
-            (trees, writes) => {
-                let result: TransactionResult<(), Infallible> = trees.transaction(|views| {
-                    for (slot, key, value) in writes {
-                        let view = views.get(*slot).ok_or_else(missing)?;
-                        match value {
-                            Some(value) => view.insert(key, value)?,
-                            None => view.remove(key)?,
-                        };
-                    }
-                    Ok(())
-                });
-                result.map_err(|error| match error {
-                    TransactionError::Storage(error) => error,
-                    TransactionError::Abort(never) => match never {},
-                })
+    /// Applies all of them or none, with a tally in `db` that follows on `before`, and returns that. Not durable before a
+    /// flush, which must not happen in here (spacejam/sled#1134).
+    pub(super) fn apply(&self, db: &Tree, before: Tally) -> Result<Tally, ::sled::Error> {
+        // Last, where `views.split_last` finds it.
+        let trees: Vec<&Tree> = self.trees.iter().copied().chain([db]).collect();
+        let names: Vec<IVec> = self.trees.iter().map(|tree| tree.name()).collect();
+        let result: TransactionResult<Tally, Infallible> = trees.as_slice().transaction(|views| {
+            let (own, views) = views.split_last().ok_or_else(missing)?;
+            let mut tally = before.next();
+            for (slot, key, value) in &self.writes {
+                let (view, name) = views.get(*slot).zip(names.get(*slot)).ok_or_else(missing)?;
+                let old = match value {
+                    Some(value) => view.insert(key, value)?,
+                    None => view.remove(key)?,
+                };
+                tally.change(name, key, old.as_ref(), value.as_ref());
             }
-        }
+            own.insert(TALLY_KEY, &tally.to_bytes())?;
+            Ok(tally)
+        });
+        result.map_err(|error| match error {
+            TransactionError::Storage(error) => error,
+            TransactionError::Abort(never) => match never {},
+        })
+    }
+
+    /// Whether there is nothing to apply.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.writes.is_empty()
     }
 
     fn slot(&mut self, tree: &'a Tree) -> usize {
