@@ -41,7 +41,7 @@ impl Health {
     pub(super) fn check(&self) -> Result<(), Error> {
         let state = self.state();
         if let Some(why) = &state.broken {
-            return Err(Error::Unavailable(format!("a write broke off, restart to recover: {why}")));
+            return Err(Error::Unavailable(format!("a write broke off, and the database is not open again yet: {why}")));
         }
         match state.running.first_key_value() {
             Some((_, since)) if since.elapsed() >= PATIENCE => {
@@ -70,10 +70,16 @@ impl Health {
         self.state().flush.is_some()
     }
 
-    /// Remembers that a commit broke off: what is in memory may be half of it, so nothing is believed until a restart
-    /// has brought back what is on disk, which never holds a half.
+    /// Whether it is not believed any more, for one reason or the other.
+    pub(super) fn is_lost(&self) -> bool {
+        let state = self.state();
+        state.flush.is_some() || state.broken.is_some()
+    }
+
+    /// Remembers that a commit broke off: what is in memory may be half of it, so nothing is believed until opening it
+    /// again has brought back what is on disk, which never holds a half.
     pub(super) fn broke(&self, error: &Error) {
-        tracing::error!(%error, "a write to the database broke off; nothing is read or written until a restart");
+        tracing::error!(%error, "a write to the database broke off; nothing is read or written until it is open again");
         let why = if let Error::Unavailable(why) = error { why.clone() } else { error.to_string() };
         self.state().broken.get_or_insert(why);
     }

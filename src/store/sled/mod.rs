@@ -1,7 +1,9 @@
 //! The embedded store: one process, one folder, no server. sled 0.34 is fenced in: one lock around all writers makes
 //! read-check-write simple, a transaction makes several writes one, the thread in `flusher.rs` makes them durable,
-//! `health.rs` stops everything when sled does not answer, and every call runs on a blocking thread. Read next:
-//! `open.rs` (the folder), `trees.rs` (what is stored), `change.rs` (how it is written), then one file a thing.
+//! `health.rs` stops everything when sled does not answer, `mend.rs` opens it again then, `tally.rs` notices what it
+//! lost, and every call runs on a
+//! blocking thread. Read next: `open.rs` (the folder), `trees.rs` (what is stored), `change.rs` (how it is written), then
+//! one file a thing.
 
 mod audit;
 mod chain;
@@ -10,10 +12,12 @@ mod flusher;
 mod health;
 mod keys;
 mod locks;
+mod mend;
 mod open;
 mod purge;
 mod sessions;
 mod spent;
+mod tally;
 mod tokens;
 mod transfer;
 mod trees;
@@ -24,7 +28,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -36,6 +40,8 @@ use tokio::sync::Semaphore;
 use self::change::{Changes, Pick};
 use self::flusher::{Flushed, Flusher};
 use self::health::Health;
+use self::mend::Place;
+use self::tally::Tally;
 use self::trees::{Trees, batch, bytes, entries_after, exists, indexed, load, pair};
 use super::chain::ChainKey;
 use super::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery, record};
@@ -44,6 +50,8 @@ use crate::model::{
     Amr, ApiToken, ApiTokenId, AuditEvent, Digest, Email, Fitness, Generation, Kid, KnownToken, Lock, LockChange, LockKey, LockUpdate,
     Rotation, Session, SessionId, SessionTouch, User, UserId,
 };
+
+pub use self::open::OPENING;
 
 /// How many blocking threads the store may occupy, so that a disk that hangs leaves some to everybody else.
 const MAX_THREADS: usize = 64;
@@ -54,7 +62,7 @@ const BATCH: usize = 1024;
 /// The state in a folder of this machine, used by one process at a time. Dropping it flushes once more.
 #[derive(Clone, Debug)]
 pub struct SledStore {
-    inner: Arc<Inner>,
+    place: Arc<Place>,
     threads: Arc<Semaphore>,
     /// What the next write is to be recorded with.
     events: Arc<[AuditEvent]>,
@@ -67,8 +75,7 @@ impl SledStore {
     /// [`Error::InUse`]: another process has it. [`Error::Newer`]: a newer release wrote it. [`Error::Corrupt`]: it
     /// can't be read even after recovery. [`Error::Unavailable`]: the folder can't be made, read or written.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let inner = Arc::new(open::open(path)?);
-        Ok(Self { inner, threads: Arc::new(Semaphore::new(MAX_THREADS)), events: Arc::new([]) })
+        Ok(Self { place: Place::open(path)?, threads: Arc::new(Semaphore::new(MAX_THREADS)), events: Arc::new([]) })
     }
 
     /// Runs `work`, which only reads, on a blocking thread.
@@ -121,9 +128,9 @@ impl SledStore {
     #[expect(clippy::disallowed_methods, reason = "the store sits below `tasks`; its own drop and flush wait for what it wrote")]
     async fn on_thread<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
         let closed = || Error::Unavailable("a storage thread broke off".to_owned());
-        self.inner.health.check()?;
+        self.place.inner()?.health.check()?;
         let permit = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| closed())?;
-        let inner = Arc::clone(&self.inner);
+        let inner = self.place.inner()?;
         let thread = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work(&inner)
@@ -348,7 +355,8 @@ impl Store for SledStore {
 
     async fn ping(&self) -> Result<(), Error> {
         let write = async {
-            let ((), flushed) = self.start_write(|writer| writer.commit(&open::sign_of_life(&writer.db))).await?;
+            // Changes nothing but the tally.
+            let ((), flushed) = self.start_write(|writer| writer.apply(&Changes::new())).await?;
             flushed.wait().await
         };
         let late = |_| Error::Unavailable(format!("the database has not answered for {} s", health::PATIENCE.as_secs()));
@@ -373,9 +381,12 @@ struct Inner {
     db: Db,
     path: PathBuf,
     /// Held by every writer from its first read to its last write. sled's transactions exclude each other anyway.
-    writing: Mutex<()>,
-    /// What events are chained with, once it is known.
-    chain_key: OnceLock<ChainKey>,
+    /// What is in it is the tally of the last commit.
+    writing: Mutex<Cell<Tally>>,
+    /// Its number of commits, for the thread that flushes.
+    committed: Arc<AtomicU64>,
+    /// What events are chained with, once it is known; the place's own, since it outlives this.
+    chain_key: Arc<OnceLock<ChainKey>>,
     /// How many locks are stored; changed by writers only.
     lock_count: AtomicUsize,
     _folder_lock: File,
@@ -385,7 +396,7 @@ impl Inner {
     /// Waits to be the only writer.
     fn writer(&self) -> Result<Writer<'_>, Error> {
         let broken = |_| Error::Unavailable("an earlier write panicked, restart to recover".to_owned());
-        Ok(Writer { inner: self, events: Cell::new(Arc::new([])), _alone: self.writing.lock().map_err(broken)? })
+        Ok(Writer { inner: self, events: Cell::new(Arc::new([])), tally: self.writing.lock().map_err(broken)? })
     }
 }
 
@@ -401,7 +412,7 @@ struct Writer<'a> {
     inner: &'a Inner,
     /// What the first commit is to be recorded with.
     events: Cell<Arc<[AuditEvent]>>,
-    _alone: MutexGuard<'a, ()>,
+    tally: MutexGuard<'a, Cell<Tally>>,
 }
 
 impl Writer<'_> {
@@ -415,19 +426,23 @@ impl Writer<'_> {
     fn commit(&self, changes: &Changes<'_>) -> Result<(), Error> {
         let events = self.events.replace(Arc::new([]));
         if events.is_empty() {
-            return self.apply(changes);
+            return if changes.is_empty() { Ok(()) } else { self.apply(changes) };
         }
         let mut all = changes.clone();
         audit::add(self, &mut all, &events).map_err(|error| Error::Unrecorded(Box::new(error)))?;
         self.apply(&all)
     }
 
+    /// The changes alone, also where there are none.
     fn apply(&self, changes: &Changes<'_>) -> Result<(), Error> {
-        changes.apply().map_err(|error| {
+        let tally = changes.apply(&self.inner.db, self.tally.get()).map_err(|error| {
             let error = open::explain(&error);
             self.inner.health.broke(&error);
             error
-        })
+        })?;
+        self.tally.set(tally);
+        self.inner.committed.store(tally.commits, Ordering::Release);
+        Ok(())
     }
 }
 

@@ -1,27 +1,35 @@
 //! The data folder: making it, keeping other processes out, recovering what a hard stop left, and refusing what a
 //! newer release wrote.
 
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use ::sled::Db;
 
 use super::change::Changes;
+use super::tally::{Mark, Tally};
 use super::{Flusher, Health, Inner, Trees};
 use crate::clock::Clock;
 use crate::store::Error;
 
 /// The layout of keys and records that this release writes; raised by a change that an older release would misread.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
-/// In sled's default tree, which holds nothing else of ours but the sign of life.
+/// Records as they are now, but nothing that tells whether all of them are there.
+const WITHOUT_TALLY: u32 = 1;
+
+/// In sled's default tree, which holds nothing else of ours but the tally.
 const SCHEMA_KEY: &[u8] = b"schema";
-const SIGN_OF_LIFE_KEY: &[u8] = b"alive";
+
+/// The name of the threads that read a folder which may be damaged: that they break off is said by the error.
+pub const OPENING: &str = "store-open";
 
 /// Bytes of pages that sled keeps in memory, as it counts them on disk; what it takes is a few times that. What the
 /// proxy needs for each request is not read from here.
@@ -33,32 +41,43 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Opens the folder. See [`super::SledStore::open`].
 pub(super) fn open(path: &Path) -> Result<Inner, Error> {
+    // A thread of its own: sled asserts what it can't do without of what it reads, and that is no reason to end.
+    let opening = thread::Builder::new().name(OPENING.to_owned());
+    let opened = thread::scope(|scope| opening.spawn_scoped(scope, || open_folder(path)).map(ScopedJoinHandle::join));
+    opened.map_err(|error| explain_io(&error, path))?.unwrap_or_else(|_| {
+        Err(Error::Corrupt("the database is damaged: reading it broke off; bring back a copy of the whole data folder".to_owned()))
+    })
+}
+
+fn open_folder(path: &Path) -> Result<Inner, Error> {
     prepare_folder(path).map_err(|error| explain_io(&error, path))?;
     let folder_lock = lock_folder(path)?;
+    let mark = Mark::read(path)?;
+    require_database(path, mark)?;
     let db = open_or_recover(path)?;
-    check_schema(&db)?;
+    let schema = check_schema(&db, mark)?;
+    let tally = Tally::check(&db, mark, schema == Some(SCHEMA))?;
+    let tally = begin(&db, schema, tally).map_err(|error| explain(&error))?;
     let trees = Trees::open(&db).map_err(|error| explain(&error))?;
     let data = tighten_files(path).map_err(|error| explain_io(&error, path))?;
+    data.sync_data().map_err(|error| explain_io(&error, path))?;
+    let mark = Mark::open(path, tally.commits).map_err(|error| explain_io(&error, path))?;
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| explain_io(&error, path))?;
     let health = Arc::new(Health::default());
+    let committed = Arc::new(AtomicU64::new(tally.commits));
     let flusher = Flusher::start(Arc::clone(&health), {
-        let db = db.clone();
+        let (db, committed) = (db.clone(), Arc::clone(&committed));
         move || {
+            // Before the flush: what is committed while it runs may not be part of it.
+            let commits = committed.load(Ordering::Acquire);
             db.flush().map_err(|error| why(&error))?;
             // sled hands the data to the kernel (sync_file_range); only this makes it outlast a loss of power.
-            data.sync_data().map_err(|error| describe_io(&error))
+            data.sync_data().and_then(|()| mark.write(commits)).map_err(|error| describe_io(&error))
         }
     })?;
     let lock_count = AtomicUsize::new(trees.locks.len());
-    let path = path.to_owned();
-    let chain_key = OnceLock::new();
-    Ok(Inner { flusher, health, trees, db, path, chain_key, writing: Mutex::new(()), lock_count, _folder_lock: folder_lock })
-}
-
-/// A write that changes nothing, to see whether one succeeds.
-pub(super) fn sign_of_life(db: &Db) -> Changes<'_> {
-    let mut changes = Changes::new();
-    changes.put(db, SIGN_OF_LIFE_KEY, &[]);
-    changes
+    let (path, writing, chain_key) = (path.to_owned(), Mutex::new(Cell::new(tally)), Arc::default());
+    Ok(Inner { flusher, health, trees, db, path, writing, committed, chain_key, lock_count, _folder_lock: folder_lock })
 }
 
 /// What an error of sled means to us.
@@ -66,7 +85,7 @@ pub(super) fn explain(error: &::sled::Error) -> Error {
     match error {
         ::sled::Error::Corruption { at, .. } => {
             let at = at.map_or_else(|| "its index".to_owned(), |at| format!("{at:?}"));
-            Error::Corrupt(format!("the database is damaged ({at}); bring back a backup with `nullpass restore FILE`"))
+            Error::Corrupt(format!("the database is damaged ({at}); bring back a copy of the whole data folder"))
         }
         ::sled::Error::Io(error) => Error::Unavailable(describe_io(error)),
         ::sled::Error::CollectionNotFound(_) | ::sled::Error::Unsupported(_) | ::sled::Error::ReportableBug(_) => {
@@ -81,7 +100,7 @@ fn why(error: &::sled::Error) -> String {
     if let Error::Unavailable(why) = error { why } else { error.to_string() }
 }
 
-fn explain_io(error: &io::Error, path: &Path) -> Error {
+pub(super) fn explain_io(error: &io::Error, path: &Path) -> Error {
     Error::Unavailable(format!("{}: {}", path.display(), describe_io(error)))
 }
 
@@ -119,6 +138,9 @@ fn prepare_folder(path: &Path) -> io::Result<()> {
 fn tighten_files(path: &Path) -> io::Result<File> {
     for (name, mode) in [("db", 0o600), ("conf", 0o600), ("blobs", 0o700)] {
         fs::set_permissions(path.join(name), Permissions::from_mode(mode))?;
+    }
+    for snapshot in snapshots(path)? {
+        fs::set_permissions(snapshot, Permissions::from_mode(0o600))?;
     }
     File::open(path)?.sync_all()?;
     OpenOptions::new().read(true).write(true).open(path.join("db"))
@@ -186,7 +208,7 @@ fn patiently<T>(path: &Path, mut attempt: impl FnMut() -> Result<Option<T>, Erro
         if let Some(done) = attempt()? {
             return Ok(done);
         }
-        std::thread::sleep(LOCK_PAUSE);
+        thread::sleep(LOCK_PAUSE);
     }
     Err(Error::InUse(path.to_owned()))
 }
@@ -230,24 +252,45 @@ fn copy_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(copy)
 }
 
-/// Before any tree is opened, since that makes those which are missing.
-fn check_schema(db: &Db) -> Result<(), Error> {
+/// Refuses a folder whose database is gone while other files say that there was one: sled would begin a new one.
+fn require_database(path: &Path, mark: Option<u64>) -> Result<(), Error> {
+    let is_there = fs::metadata(path.join("db")).is_ok_and(|file| file.len() > 0);
+    let snapshots = snapshots(path).map_err(|error| explain_io(&error, path))?;
+    if is_there || (mark.is_none() && snapshots.is_empty()) {
+        return Ok(());
+    }
+    Err(Error::Corrupt(format!(
+        "the database {} is missing or empty, and other files beside it say that there was one; bring back a copy of the whole data folder",
+        path.join("db").display()
+    )))
+}
+
+/// The schema that the database has, if this release reads it; `None`: it was just made. Before any tree is opened, since
+/// that makes those which are missing.
+fn check_schema(db: &Db, mark: Option<u64>) -> Result<Option<u32>, Error> {
     let found = db.get(SCHEMA_KEY).map_err(|error| explain(&error))?;
     match found.as_deref().map(<[u8; 4]>::try_from) {
         Some(Ok(bytes)) => match u32::from_be_bytes(bytes) {
-            SCHEMA => Ok(()),
+            known @ (WITHOUT_TALLY | SCHEMA) => Ok(Some(known)),
             found if found > SCHEMA => Err(Error::Newer { found, known: SCHEMA }),
             found => Err(Error::Corrupt(format!("there is no schema version {found}"))),
         },
         Some(Err(_)) => Err(Error::Corrupt("the schema version is no number".to_owned())),
         // A database that was just made has only its default tree.
-        None if db.tree_names().len() <= 1 => {
-            let mut changes = Changes::new();
-            changes.put(db, SCHEMA_KEY, &SCHEMA.to_be_bytes());
-            changes.apply().and_then(|()| db.flush().map(drop)).map_err(|error| explain(&error))
-        }
-        None => Err(Error::Corrupt("the schema version is missing".to_owned())),
+        None if mark.is_none() && db.tree_names().len() <= 1 => Ok(None),
+        None => Err(Error::Corrupt("the database has lost its schema version; bring back a copy of the whole data folder".to_owned())),
     }
+}
+
+/// Makes durable that this release writes here, and the first tally of this run.
+fn begin(db: &Db, schema: Option<u32>, tally: Tally) -> Result<Tally, ::sled::Error> {
+    let tally = Changes::new().apply(db, tally)?;
+    // After the tally: where it is missing under this schema, something was lost.
+    if schema != Some(SCHEMA) {
+        db.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes())?;
+    }
+    db.flush()?;
+    Ok(tally)
 }
 
 #[cfg(test)]
@@ -314,7 +357,7 @@ mod tests {
             let before = db.tree_names().len();
             drop(db);
             match (stored, open(folder.path()).unwrap_err()) {
-                (Some(2), Error::Newer { found: 2, known: 1 }) | (Some(0) | None, Error::Corrupt(_)) => {}
+                (Some(3), Error::Newer { found: 3, known: 2 }) | (Some(0) | None, Error::Corrupt(_)) => {}
                 (_, other) => panic!("{stored:?}: {other}"),
             }
             let db = ::sled::open(folder.path()).unwrap();
