@@ -1,5 +1,7 @@
 //! The second factor of one's own account: setting it up, turning it off, and its recovery codes.
 
+use std::fmt;
+
 use super::audit::Event;
 use super::live::LiveSession;
 use super::login::SecondFactor;
@@ -15,7 +17,6 @@ use crate::store::SessionSelector;
 const SEALED_AS: &[u8] = b"totp";
 
 /// A secret that was made for the person to put into an authenticator application.
-#[derive(Debug)]
 pub struct Enrolment {
     /// Base32, for the API.
     pub secret: Secret<String>,
@@ -27,6 +28,13 @@ pub struct Enrolment {
     pub qr_svg: String,
     /// The same as a data URL, for the API.
     pub qr_code: String,
+}
+
+/// Nothing: every field tells the secret.
+impl fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Enrolment(..)")
+    }
 }
 
 impl Auth {
