@@ -106,8 +106,8 @@ impl Auth {
         };
         // The events are sealed under the account's own key, so they are made anew with it.
         while let Err(error) = self.recording(events, &user, client, now)?.run(|store| store.insert_user(&user, by_administrator)).await {
-            if !matches!(error, Error::Store(crate::store::Error::OldKey)) {
-                return Err(error);
+            if !matches!(error, crate::store::Error::OldKey) {
+                return Err(error.into());
             }
             // A rotation has begun that this process had not heard of.
             self.storage_key.read_again(&*self.store).await?;

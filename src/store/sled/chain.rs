@@ -14,8 +14,7 @@ use crate::store::chain::{AuditLog, Chain, ChainKey, Filed, StoredEvent, Walk, W
 #[async_trait]
 impl AuditLog for SledStore {
     fn set_chain_key(&self, key: ChainKey) {
-        // Whoever opens the use cases twice on one store has the same key both times.
-        let _known = self.inner.chain_key.set(key);
+        self.place.set_chain_key(key);
     }
 
     fn recording(&self, events: Vec<AuditEvent>) -> Arc<dyn Store> {
