@@ -20,6 +20,8 @@ pub mod server;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
+#[cfg(test)]
+mod tests;
 pub mod trust;
 pub mod web;
 pub mod wire;

@@ -254,8 +254,8 @@ impl Source for Layer {
     }
 }
 
-/// Checks `text` as if it were a file, without touching any file. For tests of this module.
-#[cfg(test)]
+/// Checks `text` as if it were a file, without touching any file. For the tests of this module and the fuzzer.
+#[cfg(any(test, fuzzing))]
 pub(super) fn check_text(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Problems> {
     let mut report = Report::default();
     let environment: Vec<_> = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

@@ -9,6 +9,8 @@ mod default;
 mod effective;
 mod env_layer;
 mod file_layer;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod load;
 mod logo;
 mod postgres;
@@ -31,6 +33,9 @@ use ipnet::IpNet;
 use crate::model::{Email, Group, Secret};
 
 pub use effective::effective;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use fuzzing::configuration as fuzz_configuration;
 pub use load::{FILE_VARIABLE, LoadOptions, Loaded, Overrides, SEARCHED, find, load, process_environment};
 pub use logo::{Logo, LogoKind};
 pub use postgres::{Postgres, PostgresHost, PostgresTls, SslMode};

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, and where.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Where a value comes from. Sorts as an operator reads: the file from top to bottom, then the rest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,10 +51,12 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.place)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+        let name = if self.key.is_empty() { "" } else { ": " };
+        // A key in quotes can hold anything. A problem is one line, and turns nothing in a terminal.
+        for c in self.key.chars().chain(name.chars()).chain(self.message.chars()) {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
         }
-        f.write_str(&self.message)
+        Ok(())
     }
 }
 
@@ -153,6 +155,12 @@ fn is_below(key: &str, parent: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_problem_is_one_line() {
+        let problem = Problem { place: Place::Nowhere, key: "a\nb".to_owned(), message: "unknown\u{1b}[2J key".to_owned() };
+        assert_eq!(problem.to_string(), "a\\nb: unknown\\u{1b}[2J key");
+    }
 
     #[test]
     fn a_problem_says_where_and_what() {

@@ -3,6 +3,8 @@
 pub mod api_token;
 mod aside;
 pub mod digest;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 pub mod password;
 pub mod password_rules;
 mod phc;
@@ -11,3 +13,10 @@ pub mod recovery;
 pub mod seal;
 pub mod token;
 pub mod totp;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use fuzzing::{api_token as fuzz_api_token, sealed as fuzz_sealed};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use token::fuzzing::token as fuzz_token;

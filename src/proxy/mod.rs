@@ -46,6 +46,9 @@ pub use error::{Error, SetupError};
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use http1::fuzzing::answer as fuzz_answer;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use request::fuzzing::request_head as fuzz_request_head;
 pub use resolve::{Lookup, Resolver};
 
 use crate::config;

@@ -14,6 +14,8 @@ pub mod answered;
 pub mod caller;
 pub mod connection;
 mod forward_auth;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 pub mod gateway;
 pub mod hsts;
 pub mod listen;
@@ -31,6 +33,9 @@ mod watched;
 pub mod worker;
 
 pub use activation::Inherited;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use fuzzing::proxy_line as fuzz_proxy_line;
 pub use gateway::Gateway;
 pub use listen::Listener;
 pub use places::Places;

@@ -2,6 +2,8 @@
 //! none of them decides anything. The live requests of the proxy never wait for a store; they read `auth::live`.
 
 pub mod chain;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod lock_key;
 pub mod postgres;
 pub mod record;
@@ -25,6 +27,9 @@ use crate::model::{
 };
 
 pub use self::chain::AuditLog;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use self::fuzzing::stored_record as fuzz_stored_record;
 pub use self::vitals::{Connections, Vitals};
 pub use self::wrapped::{INSTALLATION_KEY, KnownKey, Rewrap, STORAGE_KEYS, StorageKeys, WRAPPED_VALUES, Wrapped};
 

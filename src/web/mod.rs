@@ -13,6 +13,8 @@ mod bounce;
 mod call;
 mod csrf;
 mod error;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod input;
 mod kept;
 mod keys;
@@ -44,6 +46,13 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use url::Url;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use self::fuzzing::{input as fuzz_input, return_target as fuzz_return_target};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use self::kept::fuzzing::kept_form as fuzz_kept_form;
 
 use self::assets::Assets;
 use self::bounce::Straight;

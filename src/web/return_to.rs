@@ -45,7 +45,9 @@ fn checked(text: &str, site: Option<&Site>) -> Option<String> {
     if text.len() > MAX_BYTES || text.chars().any(|c| c == '\\' || c.is_control() || c.is_whitespace() || is_unseen(c)) {
         return None;
     }
-    if text.starts_with('/') { local(text) } else { absolute(text, site?) }
+    let target = if text.starts_with('/') { local(text) } else { absolute(text, site?) };
+    // Written again it can be longer, and it is read again further on.
+    target.filter(|target| target.len() <= MAX_BYTES)
 }
 
 fn local(text: &str) -> Option<String> {
@@ -140,6 +142,8 @@ mod tests {
         assert_eq!(parse("/ü", None), "/%C3%BC");
         assert_eq!(parse("/a?b#c\\d", None), "/a?b");
         assert_eq!(parse(&format!("/a#{}", "x".repeat(MAX_BYTES)), None), "/a");
+        assert_eq!(parse(&format!("/a#{}", "é".repeat(MAX_BYTES / 3)), None), "/a");
+        assert_eq!(parse(&format!("/{}", "é".repeat(MAX_BYTES / 3)), None), "/");
     }
 
     // RED-1: none of these leads away.

@@ -6,6 +6,8 @@
 //! [`Keyring::verify_session`]; `claims` has what tokens say, `key` how keys are made and read.
 
 mod claims;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod key;
 
 use std::fmt;

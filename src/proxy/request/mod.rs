@@ -1,5 +1,7 @@
 //! What the upstream is told: a request's head, rewritten.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod identity;
 
 use std::net::IpAddr;

@@ -52,6 +52,8 @@ use crate::model::{
 };
 
 pub use self::open::OPENING;
+#[cfg(any(test, fuzzing))]
+pub(super) use transfer::read as read_entry;
 
 /// How many blocking threads the store may occupy, so that a disk that hangs leaves some to everybody else.
 const MAX_THREADS: usize = 64;

@@ -133,7 +133,8 @@ impl Export for Reading {
     }
 }
 
-fn read(kind: Kind, key: &[u8], value: &[u8]) -> Result<Item, Error> {
+/// What is stored under `key`.
+pub(in crate::store) fn read(kind: Kind, key: &[u8], value: &[u8]) -> Result<Item, Error> {
     let wrong = || Error::Corrupt(format!("{kind}: a key of the wrong length"));
     Ok(match kind {
         Kind::Meta => Item::Meta {

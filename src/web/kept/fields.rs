@@ -133,7 +133,7 @@ fn charset_of(raw: &[(Vec<u8>, Vec<u8>)]) -> Option<Charset> {
     }
 }
 
-fn windows_1252(byte: u8) -> char {
+pub(super) fn windows_1252(byte: u8) -> char {
     const HIGH: [char; 32] = [
         '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”', '•',
         '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
@@ -225,31 +225,11 @@ fn words(name: &str) -> impl Iterator<Item = String> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::fuzzing::sent;
     use super::*;
 
     fn all(body: &str) -> Vec<(String, String)> {
         read(body.as_bytes()).unwrap().all.into_iter().map(|field| (field.name, field.value)).collect()
-    }
-
-    /// What a browser sends for these fields in this charset.
-    fn sent(fields: &Fields) -> Vec<u8> {
-        let bytes = |text: &str| -> Vec<u8> {
-            let text = text.replace("\r\n", "\n").replace('\n', "\r\n");
-            match fields.charset {
-                Charset::Utf8 => text.into_bytes(),
-                Charset::Windows1252 => text.chars().map(|c| (0..=255).find(|byte| windows_1252(*byte) == c).unwrap()).collect(),
-            }
-        };
-        let mut body = Vec::new();
-        for field in &fields.all {
-            if !body.is_empty() {
-                body.push(b'&');
-            }
-            body.extend(form_urlencoded::byte_serialize(&bytes(&field.name)).collect::<String>().bytes());
-            body.push(b'=');
-            body.extend(form_urlencoded::byte_serialize(&bytes(&field.value)).collect::<String>().bytes());
-        }
-        body
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! `fields` says what of a body can be sent again, and what must not be kept.
 
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 
 use std::pin::Pin;
 use std::sync::Arc;

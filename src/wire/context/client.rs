@@ -49,44 +49,42 @@ fn x_forwarded_for(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     lines.flat_map(|line| line.to_str().unwrap_or_default().split(',').map(|entry| parse_address(entry.trim()))).collect()
 }
 
-/// Every element's `for` from left to right; `None`: no address, several, or none said. A header whose quotes don't
-/// match is one such element.
+/// Every element's `for` from left to right; `None`: no address, several, or none said.
 fn forwarded_for(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-    let mut entries = Vec::new();
-    for line in headers.get_all(FORWARDED) {
-        let line = line.to_str().unwrap_or_default();
-        match split_unquoted(line, ',') {
-            Some(elements) => entries.extend(elements.into_iter().map(element_for)),
-            None => entries.push(None),
-        }
-    }
-    entries
+    let lines = headers.get_all(FORWARDED).iter();
+    lines.flat_map(|line| split_unquoted(line.to_str().unwrap_or_default(), ',').into_iter().map(element_for)).collect()
 }
 
 fn element_for(element: &str) -> Option<IpAddr> {
-    let pairs = split_unquoted(element, ';')?;
+    if element.contains('\\') || !element.matches('"').count().is_multiple_of(2) {
+        return None;
+    }
+    let pairs = split_unquoted(element, ';');
     let mut values = pairs.iter().filter_map(|pair| pair.split_once('=')).filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
     let (Some((_, value)), None) = (values.next(), values.next()) else { return None };
     let value = value.trim();
     parse_address(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// The parts between separators that stand outside quotes; `None` when a quote stays open. A backslash is never
-/// part of an address, so it is no escape here: what holds one does not parse.
-fn split_unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
+/// The parts between separators that stand outside quotes, from left to right. Quotes are paired from the right, where the
+/// proxies append: a quote that the client left open can hide nothing but what is left of it. Escaped quotes are quotes here,
+/// which splits too much; an element with a backslash is therefore none that is believed.
+fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
     let mut quoted = false;
     let outside = |c: char| {
         quoted ^= c == '"';
         c == separator && !quoted
     };
-    let parts = text.split(outside).collect();
-    if text.matches('"').count().is_multiple_of(2) { Some(parts) } else { None }
+    let mut parts: Vec<&str> = text.rsplit(outside).collect();
+    parts.reverse();
+    parts
 }
 
 /// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:4711`.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    // A zone (`%eth0`) means something on one machine only.
+    let with_port = || text.parse::<SocketAddr>().ok().filter(|_| !text.contains('%')).map(|address| address.ip());
     text.parse().ok().or_else(bracketed).or_else(with_port).map(|address: IpAddr| address.to_canonical())
 }
 
@@ -164,6 +162,7 @@ mod tests {
             "\"1.1.1.1\"",
             "1.1.1.1:x",
             "fe80::1%1",
+            "[fe80::1%1]:80",
         ] {
             assert_eq!(client("10.0.0.1", &[("x-forwarded-for", junk)]), "10.0.0.1", "{junk}");
             assert_eq!(client("10.0.0.1", &[("x-forwarded-for", &format!("9.9.9.9, {junk}"))]), "10.0.0.1", "{junk}");
@@ -189,6 +188,12 @@ mod tests {
             ("for=9.9.9.9;host=\"open", "10.0.0.1"),
             ("for=\"\\1.1.1.1\"", "10.0.0.1"),
             ("", "10.0.0.1"),
+            // Found by the fuzzer: an open quote hid what the trusted proxy appended, and the client was the proxy itself.
+            ("x=\", for=1.1.1.1", "1.1.1.1"),
+            ("for=9.9.9.9;host=\"a, for=\"[2001:db8::1]\";host=\"b,c\"", "2001:db8::1"),
+            ("host=\"a\\\"b\", for=1.1.1.1", "1.1.1.1"),
+            ("for=1.1.1.1;host=\"\\\", for=6.6.6.6, x=\\\"\"", "10.0.0.1"),
+            ("for=1.1.1.1;host=\"\\\", for=6.6.6.6;x=\\\"\"", "10.0.0.1"),
         ] {
             assert_eq!(client("10.0.0.1", &[("forwarded", value)]), expected, "{value}");
         }
