@@ -126,11 +126,13 @@ impl DisplayName {
         if text.chars().any(is_unseen) {
             return Err(InvalidValue("must not contain control or text-direction characters"));
         }
+        // ASCII is its own NFC. The form that is kept is what is counted, since it is read by this again: some characters
+        // become two.
+        let text = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
         if text.chars().count() > 128 {
             return Err(InvalidValue("must not be longer than 128 characters"));
         }
-        // ASCII is its own NFC.
-        Ok(Self(if text.is_ascii() { text.to_owned() } else { text.nfc().collect() }))
+        Ok(Self(text))
     }
 }
 
@@ -153,7 +155,8 @@ impl AvatarUrl {
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !url.username().is_empty() || url.password().is_some() {
             return Err(INVALID);
         }
-        Ok(Self(url.into()))
+        // What a browser would use can be longer, and it is read by this again.
+        if url.as_str().len() > 1024 { Err(INVALID) } else { Ok(Self(url.into())) }
     }
 }
 
@@ -310,6 +313,17 @@ mod tests {
             assert!(DisplayName::parse(bad).is_err(), "{bad:?}");
         }
         assert!(DisplayName::parse(&"x".repeat(129)).is_err());
+    }
+
+    // What was accepted once is read again with every record: it must not have become too long on the way.
+    #[test]
+    fn what_is_kept_is_accepted_again() {
+        for text in [&"\u{958}".repeat(64), &"é".repeat(128), "e\u{301}"] {
+            assert!(DisplayName::parse(text).is_ok_and(|name| DisplayName::parse(name.as_str()) == Ok(name)));
+        }
+        assert!(DisplayName::parse(&"\u{958}".repeat(128)).is_err() && DisplayName::parse(&"e\u{301}".repeat(128)).is_ok());
+        let picture = |length| AvatarUrl::parse(&format!("https://example.com/{}", "é".repeat(length)));
+        assert!(picture(500).is_err() && picture(160).is_ok_and(|url| AvatarUrl::parse(url.as_str()) == Ok(url)));
     }
 
     // NP-12: only http and https pictures.
