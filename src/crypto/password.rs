@@ -157,7 +157,7 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Waker};
 
     use proptest::prelude::*;
 
@@ -312,7 +312,8 @@ mod tests {
         let hasher = PasswordHasher::new(&CHEAP);
         {
             let mut attempt = pin!(hasher.hash_for_anybody(secret("x")));
-            assert!(matches!(attempt.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
+            // It has begun; on a machine with an idle core it may even be done.
+            let _begun = attempt.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
         let turn = hasher.any_turn().await;
         assert_eq!(hasher.hashes_done(), 1);

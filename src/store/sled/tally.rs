@@ -218,15 +218,10 @@ mod tests {
         write(path, b"a");
         write(path, b"b");
         assert_eq!(said(path), None);
-        let changes: [(fn(&Db), fn(&Db)); 3] = [
-            (|db| set(db, "a", None), |db| set(db, "a", Some("value"))),
-            (|db| set(db, "a", Some("older")), |db| set(db, "a", Some("value"))),
-            (|db| set(db, "c", Some("new")), |db| set(db, "c", None)),
-        ];
-        for (change, back) in changes {
-            behind(path, change);
+        for (key, other, before) in [("a", None, Some("value")), ("a", Some("older"), Some("value")), ("c", Some("new"), None)] {
+            behind(path, |db| set(db, key, other));
             assert!(said(path).is_some_and(|said| said.contains("does not add up")));
-            behind(path, back);
+            behind(path, |db| set(db, key, before));
             assert_eq!(said(path), None);
         }
         // The audit log answers for itself.

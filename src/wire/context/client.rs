@@ -188,7 +188,7 @@ mod tests {
             ("for=9.9.9.9;host=\"open", "10.0.0.1"),
             ("for=\"\\1.1.1.1\"", "10.0.0.1"),
             ("", "10.0.0.1"),
-            // Found by the fuzzer: an open quote hid what the trusted proxy appended, and the client was the proxy itself.
+            // An open quote hid what the trusted proxy appended, and the client was the proxy itself.
             ("x=\", for=1.1.1.1", "1.1.1.1"),
             ("for=9.9.9.9;host=\"a, for=\"[2001:db8::1]\";host=\"b,c\"", "2001:db8::1"),
             ("host=\"a\\\"b\", for=1.1.1.1", "1.1.1.1"),
