@@ -100,10 +100,12 @@ impl Auth {
         };
         self.require_others_have(&next).await?;
         let begun = keys.known.begin(next, now);
-        if !self.store.swap_meta(STORAGE_KEYS, Some(&keys.known.encode()?), Some(&begun.encode()?)).await? {
-            return Err(Error::Conflict);
+        let is_ours = self.store.swap_meta(STORAGE_KEYS, Some(&keys.known.encode()?), Some(&begun.encode()?)).await?;
+        let known = &self.storage_key.read_again(&*self.store).await?.known;
+        if !is_ours {
+            // Another process has begun the same in this moment, and may even have come to its end.
+            return if known.current.check == next { Ok(()) } else { Err(Error::Conflict) };
         }
-        self.storage_key.read_again(&*self.store).await?;
         tracing::info!(version = begun.current.version, "the storage key is being rotated: the new one wraps from now on");
         Ok(())
     }
