@@ -123,6 +123,8 @@ class Applications:
         """The protocol of PHP's applications: what they know of the path is `SCRIPT_NAME`, `PATH_INFO` and `REQUEST_URI`."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._open.callback(listener.close)
+        # Before that: wakes the thread that waits, which would go on at a number that another socket gets.
+        self._open.callback(listener.shutdown, socket.SHUT_RDWR)
 
         def accept() -> None:
             while True:

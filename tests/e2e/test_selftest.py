@@ -28,6 +28,8 @@ class Told:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Wakes the thread that waits: what closes alone leaves it at a number that another socket gets.
+        self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
     def _accept(self) -> None:

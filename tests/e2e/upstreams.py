@@ -56,11 +56,16 @@ class EchoUpstream:
         self._connections: set[socket.socket] = set()
 
     def __enter__(self) -> EchoUpstream:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing = True
+        # Closing alone would leave the thread waiting at a number that the next socket gets: it could take a connection
+        # that is meant for another upstream. `shutdown` wakes it.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()
         for connection in list(self._connections):
             connection.close()
