@@ -74,6 +74,7 @@ macro_rules! contract {
             $name, $backend:
             one_of_many_gets_an_address,
             one_of_many_changes_a_user,
+            an_account_is_replaced_with_its_sessions,
             what_is_spent_once_is_spent_by_one,
             one_of_many_rotates,
             a_generation_is_good_for_the_grace_after_its_successor_was_seen,

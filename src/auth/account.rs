@@ -9,7 +9,6 @@ use super::{Auth, Client, Error, Issued};
 use crate::clock::Timestamp;
 use crate::crypto::password::Asker;
 use crate::model::{Action, Amr, AvatarUrl, Secret, User};
-use crate::store::SessionSelector;
 
 /// A change of the profile. The outer `None` leaves a value alone; the inner one removes it.
 #[derive(Debug, Default)]
@@ -97,19 +96,13 @@ impl Auth {
     ) -> Result<User, Error> {
         let event = Event::done(Action::PasswordChange).by_any(actor);
         let hash = self.hasher.hash(new, Asker::Known).await?;
-        // First: a process that is killed in between leaves nobody signed in whom the new password should have put out.
-        self.end_sessions(SessionSelector::OfUser(user.id), None).await?;
-        let user = self
-            .change_user(user.id, Some((event, client)), now, |user| {
-                user.password = hash.clone();
-                // Two changes within one millisecond are still two.
-                user.password_changed_at = now.max(Timestamp::from_millis(user.password_changed_at.as_millis() + 1));
-                Ok(())
-            })
-            .await?;
-        // And what the old one began meanwhile.
-        self.end_sessions(SessionSelector::OfUser(user.id), None).await?;
-        Ok(user)
+        self.change_user_and_end_sessions(user.id, (event, client), now, |user| {
+            user.password = hash.clone();
+            // Two changes within one millisecond are still two.
+            user.password_changed_at = now.max(Timestamp::from_millis(user.password_changed_at.as_millis() + 1));
+            Ok(())
+        })
+        .await
     }
 
     /// Deletes the account and everything sealed under its key.

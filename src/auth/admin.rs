@@ -36,8 +36,7 @@ impl Auth {
         let hints = [user.email.as_str()];
         password_rules::check(&self.settings().accounts.password, new.expose(), &hints)
             .map_err(|problem| Error::invalid("password", problem))?;
-        let user = self.set_password(&user, new, Some(actor), &Client::local(), now).await?;
-        Ok(user)
+        self.set_password(&user, new, Some(actor), &Client::local(), now).await
     }
 
     /// Replaces a person's groups. They count from the next request on.

@@ -248,9 +248,7 @@ impl Auth {
         mut change: impl FnMut(&mut User) -> Result<(), Error> + Send,
     ) -> Result<User, Error> {
         for _ in 0..8 {
-            let mut user = self.store.user(id).await?.ok_or(Error::NotFound)?;
-            change(&mut user)?;
-            user.updated_at = now;
+            let user = self.changed(id, now, &mut change).await?;
             let replaced = match &recorded {
                 Some((event, client)) => {
                     self.recording(std::slice::from_ref(event), &user, client, now)?.run(|store| store.replace_user(&user)).await
@@ -267,6 +265,44 @@ impl Auth {
             }
         }
         Err(Error::Conflict)
+    }
+
+    /// The same, and ends all sessions of the account with it, also what Basic authentication remembers.
+    async fn change_user_and_end_sessions(
+        &self,
+        id: UserId,
+        (event, client): (Event, &Client),
+        now: Timestamp,
+        mut change: impl FnMut(&mut User) -> Result<(), Error> + Send,
+    ) -> Result<User, Error> {
+        for _ in 0..8 {
+            let user = self.changed(id, now, &mut change).await?;
+            let recording = self.recording(std::slice::from_ref(&event), &user, client, now)?;
+            match recording.run(|store| store.replace_user_and_end_sessions(&user)).await {
+                Ok((user, ended)) => {
+                    self.live.update_user(&user);
+                    self.live.end(&ended);
+                    self.basic.forget(user.id);
+                    return Ok(user);
+                }
+                Err(store::Error::Stale) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    /// The newest state of an account with `change`, not yet written.
+    async fn changed(
+        &self,
+        id: UserId,
+        now: Timestamp,
+        change: &mut (impl FnMut(&mut User) -> Result<(), Error> + Send),
+    ) -> Result<User, Error> {
+        let mut user = self.store.user(id).await?.ok_or(Error::NotFound)?;
+        change(&mut user)?;
+        user.updated_at = now;
+        Ok(user)
     }
 
     /// A full-strength secret for a browser to keep, such as the one that the forms of a page are bound to.

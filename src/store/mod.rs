@@ -157,6 +157,10 @@ pub trait Store: AuditLog {
     /// taken.
     async fn replace_user(&self, user: &User) -> Result<User, Error>;
 
+    /// The same, and ends all of its sessions with it, which are returned: all or nothing, so that nobody stays signed in
+    /// with a password that is no longer one.
+    async fn replace_user_and_end_sessions(&self, user: &User) -> Result<(User, Vec<SessionId>), Error>;
+
     /// Deletes an account with its sessions, API tokens, spent steps and index, and remembers that its address was in
     /// use (as a digest). Returns the ended sessions; `None`: there was no such account.
     async fn delete_user(&self, id: UserId, now: Timestamp) -> Result<Option<Vec<SessionId>>, Error>;

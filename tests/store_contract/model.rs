@@ -113,6 +113,11 @@ impl Store for Model {
         Ok(next)
     }
 
+    async fn replace_user_and_end_sessions(&self, user: &User) -> Result<(User, Vec<SessionId>), Error> {
+        let user = self.replace_user(user).await?;
+        Ok((user.clone(), self.delete_sessions(SessionSelector::OfUser(user.id)).await?))
+    }
+
     async fn delete_user(&self, id: UserId, _now: Timestamp) -> Result<Option<Vec<SessionId>>, Error> {
         let mut state = self.state();
         let Some(user) = state.users.remove(&id) else { return Ok(None) };

@@ -57,6 +57,33 @@ pub(crate) async fn one_of_many_changes_a_user<B: Backend>() {
     assert_eq!(store.user_by_email(&first.email).await.unwrap(), None);
 }
 
+/// An account changes with its sessions, or neither does.
+pub(crate) async fn an_account_is_replaced_with_its_sessions<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path()).await;
+    let owners = [user(UserId::new(), email(1)), user(UserId::new(), email(2))];
+    for owner in &owners {
+        store.insert_user(owner, false).await.unwrap();
+    }
+    let mut sessions = [0, 0, 1].map(|owner: usize| session(SessionId::new(), owners[owner].id, at(1000)));
+    sessions[..2].sort_by_key(|session| session.id);
+    for session in &sessions {
+        store.insert_session(session, None).await.unwrap();
+    }
+    for refused in [User { revision: 7, ..owners[0].clone() }, User { email: email(2), ..owners[0].clone() }] {
+        let error = store.replace_user_and_end_sessions(&refused).await.unwrap_err();
+        assert!(matches!(error, Error::Stale | Error::Conflict), "{error}");
+        assert_eq!(store.sessions_of(owners[0].id).await.unwrap().len(), 2);
+    }
+    let (changed, ended) = store.replace_user_and_end_sessions(&User { email: email(3), ..owners[0].clone() }).await.unwrap();
+    assert_eq!(ended, [sessions[0].id, sessions[1].id]);
+    assert_eq!((changed.email.clone(), changed.revision), (email(3), owners[0].revision + 1));
+    assert_eq!(store.user(owners[0].id).await.unwrap(), Some(changed.clone()));
+    assert_eq!(store.sessions_of(owners[0].id).await.unwrap(), []);
+    assert_eq!(store.session(sessions[2].id).await.unwrap(), Some(sessions[2].clone()));
+    assert_eq!(store.replace_user_and_end_sessions(&changed).await.unwrap().1, []);
+}
+
 // JWT-2: a one-time thing is consumed atomically, and one purpose can't consume another's.
 pub(crate) async fn what_is_spent_once_is_spent_by_one<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();

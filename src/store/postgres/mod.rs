@@ -187,6 +187,10 @@ impl Store for PostgresStore {
         self.act(&users::Replace(user)).await
     }
 
+    async fn replace_user_and_end_sessions(&self, user: &User) -> Result<(User, Vec<SessionId>), Error> {
+        self.act(&users::ReplaceAndEndSessions(user)).await
+    }
+
     async fn delete_user(&self, id: UserId, now: Timestamp) -> Result<Option<Vec<SessionId>>, Error> {
         self.act(&users::Delete { user: id, now }).await
     }

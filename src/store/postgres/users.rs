@@ -50,20 +50,49 @@ impl Work for Replace<'_> {
     type Done = User;
 
     async fn run(&self, tx: &Tx<'_>) -> Result<User, Failure> {
-        let row = tx.one("SELECT revision FROM users WHERE id = $1 FOR UPDATE", &[&id(self.0.id.as_bytes())]).await?;
-        let stored: i64 = row.ok_or(Error::Stale)?.try_get(0)?;
-        if u64::try_from(stored) != Ok(self.0.revision) {
-            return Err(Error::Stale.into());
-        }
-        let user = User { revision: self.0.revision.saturating_add(1), ..self.0.clone() };
-        let columns = Columns::of(&user)?;
-        let sql = "UPDATE users SET email = $2, searched = $3, grams = $4, groups = $5, revision = $6, record = $7 WHERE id = $1";
-        tx.change(sql, &columns.values())
-            .await
-            .map_err(|error| if is_unique_violation(&error) { Failure::Store(Error::Conflict) } else { error.into() })?;
+        let user = put(tx, self.0).await?;
         changes::tell(tx, &[News::User(user.id)]).await?;
         Ok(user)
     }
+}
+
+pub(super) struct ReplaceAndEndSessions<'a>(pub(super) &'a User);
+
+#[async_trait]
+impl Work for ReplaceAndEndSessions<'_> {
+    type Done = (User, Vec<SessionId>);
+
+    async fn run(&self, tx: &Tx<'_>) -> Result<Self::Done, Failure> {
+        let user = put(tx, self.0).await?;
+        let ended = end_sessions(tx, user.id).await?;
+        let news: Vec<News> = [News::User(user.id)].into_iter().chain(ended.iter().copied().map(News::SessionEnded)).collect();
+        changes::tell(tx, &news).await?;
+        Ok((user, ended))
+    }
+}
+
+/// Puts `user` in the place of the stored account, and returns it as it is then.
+async fn put(tx: &Tx<'_>, user: &User) -> Result<User, Failure> {
+    let row = tx.one("SELECT revision FROM users WHERE id = $1 FOR UPDATE", &[&id(user.id.as_bytes())]).await?;
+    let stored: i64 = row.ok_or(Error::Stale)?.try_get(0)?;
+    if u64::try_from(stored) != Ok(user.revision) {
+        return Err(Error::Stale.into());
+    }
+    let user = User { revision: user.revision.saturating_add(1), ..user.clone() };
+    let columns = Columns::of(&user)?;
+    let sql = "UPDATE users SET email = $2, searched = $3, grams = $4, groups = $5, revision = $6, record = $7 WHERE id = $1";
+    tx.change(sql, &columns.values())
+        .await
+        .map_err(|error| if is_unique_violation(&error) { Failure::Store(Error::Conflict) } else { error.into() })?;
+    Ok(user)
+}
+
+/// Removes all sessions of an account whose row is locked, and says which.
+async fn end_sessions(tx: &Tx<'_>, user: UserId) -> Result<Vec<SessionId>, Failure> {
+    let rows = tx.rows("DELETE FROM sessions WHERE user_id = $1 RETURNING id", &[&id(user.as_bytes())]).await?;
+    let mut ended = ids(&rows, SessionId::from_bytes)?;
+    ended.sort_unstable();
+    Ok(ended)
 }
 
 pub(super) struct Delete {
@@ -80,12 +109,11 @@ impl Work for Delete {
         // From here on nobody adds anything that belongs to it.
         let Some(row) = tx.one("SELECT email FROM users WHERE id = $1 FOR UPDATE", &[&user]).await? else { return Ok(None) };
         let email: &str = row.try_get(0)?;
-        let mut sessions = ids(&tx.rows("DELETE FROM sessions WHERE user_id = $1 RETURNING id", &[&user]).await?, SessionId::from_bytes)?;
+        let sessions = end_sessions(tx, self.user).await?;
         let tokens = ids(&tx.rows("DELETE FROM api_tokens WHERE user_id = $1 RETURNING id", &[&user]).await?, ApiTokenId::from_bytes)?;
         tx.change("DELETE FROM users WHERE id = $1", &[&user]).await?;
         let sql = "INSERT INTO retired_emails (digest, at) VALUES ($1, $2) ON CONFLICT (digest) DO UPDATE SET at = excluded.at";
         tx.change(sql, &[&digest_of(email).as_slice(), &self.now.as_millis()]).await?;
-        sessions.sort_unstable();
         let mut news = vec![News::User(self.user)];
         news.extend(sessions.iter().copied().map(News::SessionEnded));
         news.extend(tokens.into_iter().map(News::ApiTokenEnded));

@@ -181,6 +181,11 @@ impl Store for SledStore {
         self.write(move |writer| users::replace(writer, user)).await
     }
 
+    async fn replace_user_and_end_sessions(&self, user: &User) -> Result<(User, Vec<SessionId>), Error> {
+        let user = user.clone();
+        self.write(move |writer| users::replace_and_end_sessions(writer, user)).await
+    }
+
     async fn delete_user(&self, id: UserId, now: Timestamp) -> Result<Option<Vec<SessionId>>, Error> {
         self.write(move |writer| users::delete(writer, id, now)).await
     }

@@ -23,11 +23,29 @@ pub(super) fn insert(writer: &Writer<'_>, user: &User, allow_retired: bool) -> R
     writer.commit(&changes)
 }
 
-pub(super) fn replace(writer: &Writer<'_>, mut user: User) -> Result<User, Error> {
+pub(super) fn replace(writer: &Writer<'_>, user: User) -> Result<User, Error> {
+    let mut changes = Changes::new();
+    let user = put(writer, &mut changes, user)?;
+    writer.commit(&changes)?;
+    Ok(user)
+}
+
+pub(super) fn replace_and_end_sessions(writer: &Writer<'_>, user: User) -> Result<(User, Vec<SessionId>), Error> {
+    let mut changes = Changes::new();
+    let user = put(writer, &mut changes, user)?;
+    let ended = sessions::ids_of(writer, user.id)?;
+    for session in &ended {
+        sessions::remove(writer, &mut changes, user.id, *session);
+    }
+    writer.commit(&changes)?;
+    Ok((user, ended))
+}
+
+/// Adds what replaces the stored account with `user` to `changes`, and returns it as it will be.
+fn put<'a>(writer: &'a Writer<'_>, changes: &mut Changes<'a>, mut user: User) -> Result<User, Error> {
     let trees = &writer.trees;
     let stored = get(writer, user.id)?.filter(|stored| stored.revision == user.revision).ok_or(Error::Stale)?;
     user.revision = user.revision.saturating_add(1);
-    let mut changes = Changes::new();
     changes.put(&trees.users, user.id.as_bytes(), record::encode(&user)?);
     if stored.email != user.email {
         let email = user.email.as_str().as_bytes();
@@ -37,7 +55,6 @@ pub(super) fn replace(writer: &Writer<'_>, mut user: User) -> Result<User, Error
         changes.remove(&trees.users_by_email, stored.email.as_str().as_bytes());
         changes.put(&trees.users_by_email, email, user.id.as_bytes());
     }
-    writer.commit(&changes)?;
     Ok(user)
 }
 

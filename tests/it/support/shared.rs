@@ -199,6 +199,14 @@ impl Store for Member {
         Ok(replaced)
     }
 
+    async fn replace_user_and_end_sessions(&self, user: &User) -> Result<(User, Vec<SessionId>), Error> {
+        self.pass("replace_user_and_end_sessions").await?;
+        let (replaced, ended) = self.inner.replace_user_and_end_sessions(user).await?;
+        self.tell([News::User(user.id)]);
+        self.tell(ended.iter().map(|id| News::SessionEnded(*id)));
+        Ok((replaced, ended))
+    }
+
     async fn delete_user(&self, id: UserId, now: Timestamp) -> Result<Option<Vec<SessionId>>, Error> {
         self.pass("delete_user").await?;
         let ended = self.inner.delete_user(id, now).await?;

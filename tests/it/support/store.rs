@@ -114,6 +114,11 @@ impl Store for Switchable {
         self.inner.replace_user(user).await
     }
 
+    async fn replace_user_and_end_sessions(&self, user: &User) -> Result<(User, Vec<SessionId>), Error> {
+        self.pass("replace_user_and_end_sessions")?;
+        self.inner.replace_user_and_end_sessions(user).await
+    }
+
     async fn delete_user(&self, id: UserId, now: Timestamp) -> Result<Option<Vec<SessionId>>, Error> {
         self.pass("delete_user")?;
         self.inner.delete_user(id, now).await
