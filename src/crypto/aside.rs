@@ -7,9 +7,18 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-/// How far they stand back (nice(1), 0 to 19). Each gets a third of what a thread does that does not: where everything else wants
-/// the cores, signing in gets slower, and not impossible.
+/// How far those stand back that are [`Behind`](Place::Behind) (nice(1), 0 to 19). Each gets a third of what a thread does that
+/// does not: where everything else wants the cores, signing in gets slower, and not impossible.
 const NICENESS: i32 = 5;
+
+/// How far work stands back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// It gets a smaller share of the cores, and keeps one to the end of a time slice (some milliseconds) once it has it.
+    Behind,
+    /// It gets what nobody else wants, and gives a core back the moment somebody does (`SCHED_IDLE`, sched(7)).
+    Last,
+}
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +32,14 @@ pub(super) enum Error {
 }
 
 /// Runs `work` on a thread of this name, at once; it goes on when nobody waits any more.
-pub(super) fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = Result<T, Error>> {
+pub(super) fn run<T: Send + 'static>(
+    name: &str,
+    place: Place,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Result<T, Error>> {
     let (sender, receiver) = oneshot::channel();
     let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
-        stand_back();
+        stand_back(place);
         let _nobody_waits = sender.send(work());
     });
     async move {
@@ -37,11 +50,24 @@ pub(super) fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send
 
 /// Lowers this thread's priority. On Linux that of a process is each thread's own (setpriority(2), "C library/kernel
 /// differences"); elsewhere it would be everybody's.
-fn stand_back() {
+fn stand_back(place: Place) {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "a thread could not stand back");
+    {
+        use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
+        // Also for the last: where a container may not choose a policy, it still has its niceness.
+        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+            tracing::debug!(%error, "a thread could not stand back");
+        }
+        if place == Place::Last {
+            let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+            let this = thread_priority::thread_native_id();
+            if let Err(error) = thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle) {
+                tracing::debug!(?error, "a thread could not be put last");
+            }
+        }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _everybody_would = place;
 }
 
 #[cfg(test)]
@@ -53,14 +79,23 @@ mod tests {
         let here = thread::current().id();
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
-        let (there, behind) = run("test", move || (thread::current().id(), nice())).await.unwrap();
+        let (there, behind) = run("test", Place::Behind, move || (thread::current().id(), nice())).await.unwrap();
         assert_ne!(here, there);
         assert_eq!(nice(), before, "nobody else stands back");
         assert_eq!(behind, NICENESS.max(before));
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_last_gets_what_nobody_wants() {
+        use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, thread_schedule_policy};
+        let policy = |place| run("test", place, || thread_schedule_policy().unwrap());
+        assert_eq!(policy(Place::Last).await.unwrap(), ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle));
+        assert_eq!(policy(Place::Behind).await.unwrap(), thread_schedule_policy().unwrap(), "as it was");
+    }
+
     #[tokio::test]
     async fn what_breaks_off_has_no_result() {
-        assert!(matches!(run("test", || panic!("on purpose")).await, Err::<(), _>(Error::BrokeOff)));
+        assert!(matches!(run("test", Place::Behind, || panic!("on purpose")).await, Err::<(), _>(Error::BrokeOff)));
     }
 }

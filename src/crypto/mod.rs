@@ -5,6 +5,7 @@ mod aside;
 pub mod digest;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
+mod pace;
 pub mod password;
 pub mod password_rules;
 mod phc;

@@ -12,6 +12,7 @@ use argon2::Params;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::aside;
+use super::pace::Pace;
 use super::phc::{hash, verify};
 use crate::config;
 use crate::model::Secret;
@@ -21,6 +22,9 @@ pub const MAX_BYTES: usize = 1024;
 
 /// Attempts that may wait for their turn; the next one is told to come back.
 const MAX_WAITING: usize = 64;
+
+/// With more waiting than this it is a crowd, or somebody who guesses: what it wants is done when nothing else is to be.
+const CROWD: usize = 8;
 
 /// Further ones, for people who are known: a flood of strangers does not keep them out.
 const MAX_KNOWN_WAITING: usize = 16;
@@ -58,6 +62,7 @@ pub struct PasswordHasher {
     turns: Arc<Semaphore>,
     waiting: AtomicUsize,
     done: Arc<AtomicU64>,
+    pace: Arc<Pace>,
 }
 
 impl PasswordHasher {
@@ -72,6 +77,7 @@ impl PasswordHasher {
             turns: Arc::new(Semaphore::new(at_once)),
             waiting: AtomicUsize::new(0),
             done: Arc::new(AtomicU64::new(0)),
+            pace: Arc::default(),
         }
     }
 
@@ -89,8 +95,8 @@ impl PasswordHasher {
     /// Whether `password` is the one that `phc` was made from. `None`: there is no such account; the answer is
     /// [`Verdict::Wrong`] after the same work.
     pub async fn verify(&self, place: Place<'_>, password: Secret<String>, phc: Option<Secret<String>>) -> Result<Verdict, Busy> {
-        let params = self.params.clone();
-        self.run(place, move || verify(&params, &password, phc.as_ref())).await
+        let (params, pace) = (self.params.clone(), Arc::clone(&self.pace));
+        self.run(place, move || verify(&params, &password, phc.as_ref(), &pace)).await
     }
 
     /// Hashes done since the start, for a metric.
@@ -107,7 +113,8 @@ impl PasswordHasher {
     async fn run<T: Send + 'static>(&self, place: Place<'_>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
         let turn = self.turn(place).await?;
         let done = Arc::clone(&self.done);
-        let running = aside::run("hash", move || {
+        let behind = if self.queue_len() > CROWD { aside::Place::Last } else { aside::Place::Behind };
+        let running = aside::run("hash", behind, move || {
             let result = work();
             done.fetch_add(1, Ordering::Relaxed);
             // The turn ends with the work and not with the request: one that is given up goes on burning its core.
@@ -201,8 +208,8 @@ mod tests {
     fn known_hash() {
         let phc = secret("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc");
         let params = Params::new(64, 2, 1, None).unwrap();
-        assert_eq!(verify(&params, &secret("password"), Some(&phc)), Verdict::Right { outdated: false });
-        assert_eq!(verify(&params, &secret("passwords"), Some(&phc)), Verdict::Wrong);
+        assert_eq!(verify(&params, &secret("password"), Some(&phc), &Pace::default()), Verdict::Right { outdated: false });
+        assert_eq!(verify(&params, &secret("passwords"), Some(&phc), &Pace::default()), Verdict::Wrong);
     }
 
     // ENUM-1, NP-6: an unknown account costs one hash of the same parameters, like a wrong password.
@@ -355,8 +362,8 @@ mod tests {
         #[test]
         fn nothing_that_is_not_a_hash_is_right(password in ".*", phc in "(\\$[a-z0-9,=]{0,20}){0,6}", any in ".*") {
             let params = Params::new(8, 1, 1, None).unwrap();
-            prop_assert_eq!(verify(&params, &secret(&password), Some(&secret(&phc))), Verdict::Wrong);
-            prop_assert_eq!(verify(&params, &secret(&password), Some(&secret(&any))), Verdict::Wrong);
+            prop_assert_eq!(verify(&params, &secret(&password), Some(&secret(&phc)), &Pace::default()), Verdict::Wrong);
+            prop_assert_eq!(verify(&params, &secret(&password), Some(&secret(&any)), &Pace::default()), Verdict::Wrong);
         }
     }
 }

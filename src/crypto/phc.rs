@@ -6,6 +6,7 @@ use std::hint::black_box;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 
+use super::pace::{self, Pace, Spent};
 use super::password::{MAX_BYTES, Verdict};
 use super::{digest, random};
 use crate::model::Secret;
@@ -16,6 +17,9 @@ const SALT: usize = 16;
 /// More than this many bytes at once glibc always takes from the system and gives back; of less it keeps some in each of its
 /// arenas once it has had it (mallopt(3), `M_MMAP_THRESHOLD`). Only what is used of them is ever memory.
 const GIVEN_BACK: usize = 33 << 20;
+
+/// Memory of a round of further work, which is less than a millisecond of it.
+const ROUND_KIB: u32 = 512;
 
 /// Computes a hash into `out`. The memory for it is taken from the system and given back with each: what the allocator keeps
 /// of it for next time, it keeps once for every thread that has ever hashed.
@@ -48,11 +52,14 @@ fn written(params: &Params, salt: &[u8], out: &[u8]) -> argon2::password_hash::R
     Ok(Secret::new(hash.to_string()))
 }
 
-/// Whether `password` is the one that `phc` was made from, after the same work whether there is one or not.
-pub(super) fn verify(params: &Params, password: &Secret<String>, phc: Option<&Secret<String>>) -> Verdict {
+/// Whether `password` is the one that `phc` was made from, after the same work whether there is one or not; `pace` learns what
+/// that takes.
+pub(super) fn verify(params: &Params, password: &Secret<String>, phc: Option<&Secret<String>>, pace: &Pace) -> Verdict {
     let password = password.expose().as_bytes();
+    let spent = Spent::here();
     let Some(stored) = phc.filter(|_| password.len() <= MAX_BYTES).and_then(|phc| parse_argon2id(phc.expose())) else {
         dummy_work(params);
+        pace.learn(spent.so_far());
         return Verdict::Wrong;
     };
     // The parameters are those of the stored string.
@@ -68,9 +75,17 @@ pub(super) fn verify(params: &Params, password: &Secret<String>, phc: Option<&Se
     }
     // A hash from before the cost was raised would answer sooner than an account that does not exist.
     if let Some(rest) = missing_work(&stored.params, params) {
-        dummy_work(&rest);
+        make_up(&rest, spent, pace);
     }
     Verdict::Wrong
+}
+
+/// Works on for as long as a comparison at the configured cost takes here; as much as `rest` where that is not known.
+fn make_up(rest: &Params, spent: Spent, pace: &Pace) {
+    let Some(usual) = pace.usual() else { return dummy_work(rest) };
+    let most = rest.m_cost().saturating_mul(rest.t_cost()).div_ceil(ROUND_KIB).saturating_mul(2);
+    let round = Params::new(ROUND_KIB, 1, 1, None).unwrap_or_default();
+    pace::go_on(|| spent.so_far(), usual, most, || dummy_work(&round));
 }
 
 /// A whole argon2id PHC string.
@@ -109,8 +124,8 @@ fn dummy_work(params: &Params) {
     black_box(out);
 }
 
-/// What has to be done beside a comparison with `stored` for it to take as long as one with `wanted`: the time of argon2
-/// grows with its memory times its passes. `None`: nothing, as `stored` costs as much or more.
+/// What has to be done beside a comparison with `stored` for it to take about as long as one with `wanted`: the time of argon2
+/// grows with its memory times its passes, more or less. `None`: nothing, as `stored` costs as much or more.
 pub(super) fn missing_work(stored: &Params, wanted: &Params) -> Option<Params> {
     let cost = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
     let missing = cost(wanted).checked_sub(cost(stored)).filter(|missing| *missing > 0)?;
