@@ -25,6 +25,12 @@ use crate::telemetry::metrics::Limit;
 /// Connections that the kernel keeps while nobody accepts.
 const BACKLOG: i32 = 4096;
 
+/// Bytes of answers that may wait in the kernel, unsent, on each connection (`TCP_NOTSENT_LOWAT`, tcp(7)). What a client's window
+/// lets through does not count, so that nothing is slower; a client that reads nothing costs this much, and not the megabytes
+/// to which a socket's buffer grows. Linux.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 * 1024;
+
 /// How long to wait for a place before somebody is asked again.
 const MAKE_ROOM: Duration = Duration::from_millis(200);
 
@@ -209,6 +215,8 @@ fn adopt_tcp(listener: std::net::TcpListener) -> std::io::Result<(AsyncFd<std::n
     // Answers are written whole, so waiting for more (Nagle) only delays them. What is accepted inherits this from the
     // listener on Linux.
     SockRef::from(&listener).set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT)?;
     let address = listener.local_addr()?;
     #[expect(deprecated, reason = "the other way is unsafe code; this one is sound for whatever owns its descriptor, as a listener does")]
     let watched = AsyncFd::with_interest(listener, Interest::READABLE)?;
@@ -261,5 +269,21 @@ impl Stream {
             Socket::Tcp { stream, .. } => TcpStream::from_std(stream).map(Self::Tcp),
             Socket::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_is_accepted_inherits_how_it_sends() {
+        let (listener, address) = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let socket = accept_tcp(listener.get_ref(), Some(address)).unwrap();
+        let Socket::Tcp { stream, .. } = socket else { unreachable!("it is TCP") };
+        let socket = SockRef::from(&stream);
+        assert_eq!((socket.tcp_notsent_lowat().unwrap(), socket.tcp_nodelay().unwrap()), (UNSENT, true));
     }
 }
