@@ -31,7 +31,7 @@ def flood(asked):
                 quiet = loaded(others, seconds)
                 idle = most_rss_kib(sidecar.pid) / 1024
                 before = cpu_seconds(sidecar.pid)
-                with Child(strangers, sidecar.port, asked.rate, int(asked.rate * (seconds + 1)), AT_ONCE) as crowd:
+                with Child(strangers, sidecar.port, asked.rate, int(asked.rate * (seconds + 1)), AT_ONCE, elsewhere=True) as crowd:
                     crowd.told(30)
                     others.pipe.send(seconds)
                     owner = [signs_in(sidecar.port, cookie) for _ in range(5)]

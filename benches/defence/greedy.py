@@ -148,7 +148,7 @@ def greedy(asked):
     print("| what is there | how many | the others' p99 quietly, ms | p99 under it, ms | ratio | failed | most memory since the start, MiB | more for each, KiB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     app, url = application()
-    with app, Child(greedy_application) as other:
+    with app, Child(greedy_application, elsewhere=True) as other:
         upstream = f'[[upstreams]]\nname = "greedy"\npath = "/greedy"\nurl = "http://127.0.0.1:{other.told(10)}"\n{RULES}'
         for case in cases:
             name, count, _ = CASES[case]
@@ -178,7 +178,7 @@ def one(case, count, seconds, url, upstream):
                     others.pipe.send(min(load, seconds))
                     samples = [others.told(load + 60)]
                 before = rss_kib(sidecar.pid) / 1024
-                with Child(client, case, sidecar.port, count) as crowd:
+                with Child(client, case, sidecar.port, count, elsewhere=True) as crowd:
                     crowd.told(120)
                     others.pipe.send(seconds)
                     samples.append(others.told(seconds + 120))
