@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use allocation_counter::measure;
 use fixture::{Fixture, policy};
 use http::{HeaderMap, Method};
-use nullpass::auth::session::Recognised;
+use nullpass::auth::recognise::Recognised;
 use nullpass::config::{Encoding, IdentityHeaders, Preset};
 use nullpass::model::Group;
 use nullpass::policy::host::Host;

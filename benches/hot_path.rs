@@ -11,7 +11,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixture::{Fixture, policy};
 use http::Method;
-use nullpass::auth::session::Recognised;
+use nullpass::auth::recognise::Recognised;
 use nullpass::policy::host::Host;
 use nullpass::policy::path;
 use nullpass::policy::rules::{Decision, Policy, RequestView};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::audit::ClientRecord;
 use super::live::{Boarding, Landing, Looked, Question};
-use super::session::Recognised;
+use super::recognise::Recognised;
 use super::{Auth, Error, keys};
 use crate::clock::Timestamp;
 use crate::crypto::seal::Purpose;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::live::{Cached, LiveUser, Looked, Question};
-use super::session::Recognised;
+use super::recognise::Recognised;
 use super::{Auth, Client, Error};
 use crate::clock::Timestamp;
 use crate::crypto::{api_token, digest, random};

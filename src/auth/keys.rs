@@ -7,7 +7,7 @@ use super::{Auth, Error, Settings};
 use crate::clock::Timestamp;
 use crate::config::Algorithm;
 use crate::crypto::seal::Purpose;
-use crate::crypto::token::{KeyMaterial, Keyring, SigningKeyPair};
+use crate::crypto::token::{AssertionClaims, KeyMaterial, Keyring, SigningKeyPair};
 use crate::model::{Kid, Secret};
 use crate::store::{self, SigningKeyRecord, Store};
 
@@ -42,6 +42,16 @@ pub struct KeyView {
 }
 
 impl Auth {
+    /// The public keys, as a JWK set (RFC 7517).
+    pub fn jwks(&self) -> serde_json::Value {
+        self.keyring.load().jwks()
+    }
+
+    /// Signs the statement that an upstream can verify (`[identity] assertion`).
+    pub fn assertion(&self, claims: &AssertionClaims) -> Result<Secret<String>, Error> {
+        self.keyring.load().sign_assertion(claims).map_err(|error| Error::Internal(error.to_string()))
+    }
+
     /// The signing keys, newest first.
     pub async fn signing_keys(&self) -> Result<Vec<KeyView>, Error> {
         let records = self.store.signing_keys().await?;

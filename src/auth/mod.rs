@@ -18,6 +18,7 @@ pub mod keys;
 pub mod live;
 pub mod login;
 pub mod reauth;
+pub mod recognise;
 pub mod register;
 pub mod rewrap;
 pub mod session;

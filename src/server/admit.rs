@@ -12,7 +12,7 @@ use super::gateway::Gateway;
 use crate::auth;
 use crate::auth::basic::BasicOutcome;
 use crate::auth::live::LiveApiToken;
-use crate::auth::session::Recognised;
+use crate::auth::recognise::Recognised;
 use crate::config::Access;
 use crate::policy::path::Readings;
 use crate::policy::rules::{Decision, Requirement};

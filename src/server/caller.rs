@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use crate::auth::Auth;
 use crate::auth::live::Entry;
-use crate::auth::session::Recognised;
+use crate::auth::recognise::Recognised;
 use crate::model::{Identity, Secret};
 use crate::web::Caller;
 use crate::wire::context::{self, Context, Credential};

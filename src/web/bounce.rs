@@ -27,7 +27,7 @@ use super::kept::Carried;
 use super::pages::Shell;
 use super::{Web, languages, reply};
 use crate::auth::Auth;
-use crate::auth::session::Refusal;
+use crate::auth::recognise::Refusal;
 use crate::clock::Timestamp;
 use crate::model::{Digest, SessionId};
 use crate::wire::body::Body;

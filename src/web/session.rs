@@ -13,7 +13,7 @@ use super::pages::{FormProblem, Link, Shell, Shown};
 use super::{pages, reply, view};
 use crate::auth::Error;
 use crate::auth::live::Entry;
-use crate::auth::session::Recognised;
+use crate::auth::recognise::Recognised;
 use crate::model::{Fitness, SessionId};
 use crate::wire::body::Body;
 

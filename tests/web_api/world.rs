@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use nullpass::app;
 use nullpass::auth::Auth;
 use nullpass::auth::live::Entry;
-use nullpass::auth::session::Recognised;
+use nullpass::auth::recognise::Recognised;
 use nullpass::clock::{Clock, ManualClock, Timestamp};
 use nullpass::config::{Argon2, Config, Registration, Storage};
 use nullpass::tasks::Tasks;
