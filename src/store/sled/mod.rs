@@ -1,9 +1,8 @@
 //! The embedded store: one process, one folder, no server. sled 0.34 is fenced in: one lock around all writers makes
 //! read-check-write simple, a transaction makes several writes one, the thread in `flusher.rs` makes them durable,
 //! `health.rs` stops everything when sled does not answer, `mend.rs` opens it again then, `tally.rs` notices what it
-//! lost, and every call runs on a
-//! blocking thread. Read next: `open.rs` (the folder), `trees.rs` (what is stored), `change.rs` (how it is written), then
-//! one file a thing.
+//! lost, and every call runs on a blocking thread. Read next: `open.rs` (the folder), `trees.rs` (what is stored),
+//! `writer.rs` and `change.rs` (how it is written), then one file a thing.
 
 mod audit;
 mod chain;
@@ -22,17 +21,14 @@ mod tokens;
 mod transfer;
 mod trees;
 mod users;
+mod writer;
 
-use std::cell::Cell;
-use std::fmt;
-use std::fs::File;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::sled::{Db, IVec};
+use ::sled::IVec;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -41,9 +37,8 @@ use self::change::{Changes, Pick};
 use self::flusher::{Flushed, Flusher};
 use self::health::Health;
 use self::mend::Place;
-use self::tally::Tally;
 use self::trees::{Trees, batch, bytes, entries_after, exists, indexed, load, pair};
-use super::chain::ChainKey;
+use self::writer::{Inner, Writer};
 use super::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery, record};
 use crate::clock::Timestamp;
 use crate::model::{
@@ -376,87 +371,5 @@ impl Store for SledStore {
 
     async fn flush(&self) -> Result<(), Error> {
         self.on_thread(|inner| Ok(inner.flusher.request())).await?.wait().await
-    }
-}
-
-/// The open database. The fields are dropped in this order: the flusher, which has a handle of its own, then sled's
-/// handles, then the folder's lock.
-struct Inner {
-    flusher: Flusher,
-    health: Arc<Health>,
-    trees: Trees,
-    db: Db,
-    path: PathBuf,
-    /// Held by every writer from its first read to its last write. sled's transactions exclude each other anyway.
-    /// What is in it is the tally of the last commit.
-    writing: Mutex<Cell<Tally>>,
-    /// Its number of commits, for the thread that flushes.
-    committed: Arc<AtomicU64>,
-    /// What events are chained with, once it is known; the place's own, since it outlives this.
-    chain_key: Arc<OnceLock<ChainKey>>,
-    /// How many locks are stored; changed by writers only.
-    lock_count: AtomicUsize,
-    _folder_lock: File,
-}
-
-impl Inner {
-    /// Waits to be the only writer.
-    fn writer(&self) -> Result<Writer<'_>, Error> {
-        let broken = |_| Error::Unavailable("an earlier write panicked, restart to recover".to_owned());
-        Ok(Writer { inner: self, events: Cell::new(Arc::new([])), tally: self.writing.lock().map_err(broken)? })
-    }
-}
-
-/// Only where: what is inside is either secret or long.
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// The only writer there is while it exists.
-struct Writer<'a> {
-    inner: &'a Inner,
-    /// What the first commit is to be recorded with.
-    events: Cell<Arc<[AuditEvent]>>,
-    tally: MutexGuard<'a, Cell<Tally>>,
-}
-
-impl Writer<'_> {
-    fn recording(self, events: Arc<[AuditEvent]>) -> Self {
-        self.events.set(events);
-        self
-    }
-
-    /// Applies `changes`: all of them, or none and the store stands still. The first time with the events that tell of
-    /// them.
-    fn commit(&self, changes: &Changes<'_>) -> Result<(), Error> {
-        let events = self.events.replace(Arc::new([]));
-        if events.is_empty() {
-            return if changes.is_empty() { Ok(()) } else { self.apply(changes) };
-        }
-        let mut all = changes.clone();
-        audit::add(self, &mut all, &events).map_err(|error| Error::Unrecorded(Box::new(error)))?;
-        self.apply(&all)
-    }
-
-    /// The changes alone, also where there are none.
-    fn apply(&self, changes: &Changes<'_>) -> Result<(), Error> {
-        let tally = changes.apply(&self.inner.db, self.tally.get()).map_err(|error| {
-            let error = open::explain(&error);
-            self.inner.health.broke(&error);
-            error
-        })?;
-        self.tally.set(tally);
-        self.inner.committed.store(tally.commits, Ordering::Release);
-        Ok(())
-    }
-}
-
-impl std::ops::Deref for Writer<'_> {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        self.inner
     }
 }
