@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::header::{SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -22,18 +22,16 @@ use super::admit::Wish;
 use super::answered::{Answered, Record, Recorder};
 use super::caller::{self, Called};
 use super::connection::Connection;
-use crate::auth::live::Held;
-use crate::auth::{self, Auth};
+use crate::auth::Auth;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Access, Assertion};
 use crate::crypto::random;
-use crate::crypto::token::AssertionClaims;
 use crate::forward_auth::{self, Announcement};
 use crate::limit::{Limiter, Verdict};
-use crate::model::{Fitness, Identity};
+use crate::model::Fitness;
 use crate::policy::path;
 use crate::policy::rules::{Policy, RequestView, Requirement};
-use crate::proxy::{self, Ended, Forward, ForwardContext, UpstreamIndex};
+use crate::proxy::{self, Forward, ForwardContext, UpstreamIndex};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{Decided, Limit};
 use crate::web::{Ask, Asker, Caller, Form, Web};
@@ -374,62 +372,6 @@ impl Gateway {
             self.renew(&called.caller, &mut response, now);
         }
         response
-    }
-
-    pub(super) fn assertion_for(
-        &self,
-        identity: Option<&Arc<Identity>>,
-        upstream: &str,
-        method: &Method,
-        context: &Context,
-        path: &str,
-    ) -> Result<Option<HeaderValue>, auth::Error> {
-        let (Some(assertion), Some(identity)) = (&self.assertion, identity) else { return Ok(None) };
-        let admin_group = self.auth.admin_group();
-        let claims = AssertionClaims {
-            sub: identity.user,
-            email: identity.email.clone(),
-            groups: identity.groups.iter().filter(|group| *group != admin_group).cloned().collect(),
-            iss: String::new(),
-            aud: upstream.to_owned(),
-            iat: context.now.as_secs(),
-            exp: context.now.plus(assertion.ttl).as_secs(),
-            method: method.as_str().to_owned(),
-            host: context.host.as_str().to_owned(),
-            path: path.to_owned(),
-        };
-        let token = self.auth.assertion(&claims)?;
-        HeaderValue::from_str(token.expose()).map(Some).map_err(|error| auth::Error::Internal(error.to_string()))
-    }
-
-    /// Lets streams and upgrades find out that their session has ended.
-    fn ended(&self, caller: &Caller) -> Option<Ended> {
-        let clock = self.clock.clone();
-        match caller {
-            Caller::Session { session, .. } => {
-                let held = Held::session(session);
-                Some(Arc::new(move || held.is_over(clock.now())))
-            }
-            Caller::ApiToken { token, .. } => {
-                let held = Held::api_token(token);
-                Some(Arc::new(move || held.is_over(clock.now())))
-            }
-            Caller::Basic(identity) => {
-                let (auth, user, proven_at) = (Arc::clone(&self.auth), identity.user, identity.auth_time);
-                Some(Arc::new(move || !auth.live().still_takes_password(user, proven_at)))
-            }
-            Caller::Nobody | Caller::Refused | Caller::StoreAway => None,
-        }
-    }
-
-    pub(super) fn renew(&self, caller: &Caller, response: &mut Response<Body>, now: Timestamp) {
-        let Caller::Session { identity, entry, from_cookie: true, .. } = caller else { return };
-        if let Some((token, expires_at)) = self.auth.renew(entry, identity, now) {
-            let headers = response.headers_mut();
-            headers.append(SET_COOKIE, self.web.renewed_cookie(token.expose(), expires_at, now));
-            cache::make_private(headers);
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        }
     }
 }
 

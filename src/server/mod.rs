@@ -4,8 +4,8 @@
 //! runtime of its own. `connection` is one of them: whose it is (`proxy_protocol`), `tls`, then in turn `parked`, where it
 //! waits, and `session`, where hyper speaks HTTP on it, through the eyes of `watched` and by the clocks of `activity`.
 //! `serving` is what a request is served with at this moment, which a reload swaps; `gateway` is its life; `caller` finds
-//! out who asks; `admit` decides, also for `forward_auth`; `answered` counts and logs when the answer is through.
-//! `redirect` leads plain HTTP to TLS.
+//! out who asks; `admit` decides, also for `forward_auth`; `granted` is what those get who were let through; `answered`
+//! counts and logs when the answer is through. `redirect` leads plain HTTP to TLS.
 
 pub mod activation;
 pub mod activity;
@@ -17,6 +17,7 @@ mod forward_auth;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
 pub mod gateway;
+mod granted;
 pub mod hsts;
 pub mod listen;
 mod parked;
