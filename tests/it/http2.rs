@@ -119,21 +119,27 @@ async fn flood(server: &Server, mut more: impl FnMut() -> Vec<u8>, at_most: usiz
     }
 }
 
-// H2-1: requests that are taken back at once end the connection.
-#[tokio::test]
-async fn rapid_resets_end_the_connection() {
-    let server = Server::start(TOML).await;
+/// The same with requests, each on a stream of its own and with the frame after it that `then` makes for the stream.
+async fn flood_of_requests(server: &Server, then: impl Fn(u32) -> Vec<u8>) -> Option<usize> {
     let mut stream = 1;
-    let resets = || {
+    let requests = || {
         let mut bytes = Vec::new();
         for _ in 0..200 {
             bytes.extend(frame(1, 0x4 | 0x1, stream, &head()));
-            bytes.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+            bytes.extend(then(stream));
             stream += 2;
         }
         bytes
     };
-    assert!(flood(&server, resets, 4 << 20).await.is_some(), "two hundred thousand resets were taken");
+    flood(server, requests, 4 << 20).await
+}
+
+// H2-1: requests that are taken back at once end the connection.
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let server = Server::start(TOML).await;
+    let reset = |stream| frame(3, 0, stream, &8_u32.to_be_bytes());
+    assert!(flood_of_requests(&server, reset).await.is_some(), "two hundred thousand resets were taken");
     server.metric_reaches(FLOODS, 1.0).await;
     server.get("/public/a", &[]).await.is(200);
 }
@@ -161,18 +167,9 @@ async fn endless_continuations_end_the_connection() {
 #[tokio::test]
 async fn resets_that_a_client_provokes_end_the_connection() {
     let server = Server::start(TOML).await;
-    let mut stream = 1;
-    let resets = || {
-        let mut bytes = Vec::new();
-        for _ in 0..200 {
-            bytes.extend(frame(1, 0x4 | 0x1, stream, &head()));
-            // A window that grows by nothing (RFC 9113, section 6.9).
-            bytes.extend(frame(8, 0, stream, &0_u32.to_be_bytes()));
-            stream += 2;
-        }
-        bytes
-    };
-    assert!(flood(&server, resets, 4 << 20).await.is_some(), "a hundred thousand provoked resets were taken");
+    // A window that grows by nothing (RFC 9113, section 6.9).
+    let provocation = |stream| frame(8, 0, stream, &0_u32.to_be_bytes());
+    assert!(flood_of_requests(&server, provocation).await.is_some(), "a hundred thousand provoked resets were taken");
     server.get("/public/a", &[]).await.is(200);
 }
 
