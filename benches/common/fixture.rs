@@ -58,20 +58,7 @@ impl Fixture {
 
 /// Ten rules as an operator writes them; what is asked about in the benchmarks meets none but the last.
 pub(crate) fn policy() -> Policy {
-    let rule = |path: &str, access: Access| Rule {
-        name: path.to_owned(),
-        path: Some(path.to_owned()),
-        host: None,
-        methods: Vec::new(),
-        networks: Vec::new(),
-        access,
-        groups: Vec::new(),
-        users: Vec::new(),
-        max_auth_age: None,
-        basic: false,
-        cross_site: false,
-        danger_shared_cache: false,
-    };
+    let rule = |path: &str, access: Access| Rule::new(path, path, access);
     let rules = [
         rule("/robots.txt", Access::Public),
         rule("/favicon.ico", Access::Public),

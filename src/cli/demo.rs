@@ -54,6 +54,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     config.accounts.registration = Registration::Open;
     let address = upstream.address();
     config.upstreams = vec![Upstream::new("demo", UpstreamUrl::Tcp { tls: false, host: address.ip().to_string(), port: address.port() })];
+    let rule = |path: &str, access| Rule::new(format!("demo {path:?}"), path, access);
     config.rules = vec![rule("/public/**", Access::Public), rule("/admin/**", Access::TwoFactor)];
 
     output::text(&welcome(listen, admin, &folder))?;
@@ -61,23 +62,6 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let served = app::serve(config, vec![notice], None).map_err(|error| Failure::failed(&error));
     upstream.stop();
     served
-}
-
-fn rule(path: &str, access: Access) -> Rule {
-    Rule {
-        name: format!("demo {path:?}"),
-        path: Some(path.to_owned()),
-        host: None,
-        methods: Vec::new(),
-        networks: Vec::new(),
-        access,
-        groups: Vec::new(),
-        users: Vec::new(),
-        max_auth_age: None,
-        basic: false,
-        cross_site: false,
-        danger_shared_cache: false,
-    }
 }
 
 fn welcome(listen: SocketAddr, admin: SocketAddr, folder: &Folder) -> String {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{
     Access, Accounts, Admin, Algorithm, Argon2, Assertion, Audit, Backend, BindIp, Config, Cookie, Encoding, Http2, IdentityHeaders,
-    Limits, Listen, Log, LogFormat, PasswordRules, Preset, Rate, Registration, SameSite, Server, Sessions, Storage, Tokens, TwoFactor, Ui,
-    Upstream, UpstreamTls, UpstreamUrl,
+    Limits, Listen, Log, LogFormat, PasswordRules, Preset, Rate, Registration, Rule, SameSite, Server, Sessions, Storage, Tokens,
+    TwoFactor, Ui, Upstream, UpstreamTls, UpstreamUrl,
 };
 use crate::model::{Group, LockPolicy};
 
@@ -103,6 +103,26 @@ impl Upstream {
             preset: None,
             set_headers: Vec::new(),
             remove_headers: Vec::new(),
+        }
+    }
+}
+
+impl Rule {
+    /// A rule for everybody, about every request to `path` (a glob), with the defaults of `[[rules]]`.
+    pub fn new(name: impl Into<String>, path: impl Into<String>, access: Access) -> Self {
+        Self {
+            name: name.into(),
+            path: Some(path.into()),
+            host: None,
+            methods: Vec::new(),
+            networks: Vec::new(),
+            access,
+            groups: Vec::new(),
+            users: Vec::new(),
+            max_auth_age: None,
+            basic: false,
+            cross_site: false,
+            danger_shared_cache: false,
         }
     }
 }

@@ -11,20 +11,7 @@ use crate::config::{self, Access};
 
 /// Rules that open and close by path, among them some that tell readings apart.
 static POLICY: LazyLock<Option<Policy>> = LazyLock::new(|| {
-    let rule = |path: &str, access| config::Rule {
-        name: path.to_owned(),
-        path: Some(path.to_owned()),
-        host: None,
-        methods: Vec::new(),
-        networks: Vec::new(),
-        access,
-        groups: Vec::new(),
-        users: Vec::new(),
-        max_auth_age: None,
-        basic: false,
-        cross_site: false,
-        danger_shared_cache: false,
-    };
+    let rule = |path: &str, access| config::Rule::new(path, path, access);
     let rules = [
         rule("/admin/**", Access::Deny),
         rule("/a/*/admin", Access::Deny),

@@ -174,6 +174,12 @@ fn trusting_everybody_is_refused() {
     assert_eq!(trusted.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "fc00::/7", "192.0.2.1/32", "::1/128"]);
 }
 
+#[test]
+fn a_rule_made_by_hand_has_the_defaults() {
+    let loaded = ok("[[rules]]\npath = \"/a/**\"\npolicy = \"deny\"");
+    assert_eq!(loaded.config.rules, [Rule::new("rules[0] \"/a/**\"", "/a/**", Access::Deny)]);
+}
+
 // CFG-1: a rule's key that is unknown, or that changes nothing, refuses the start.
 #[test]
 fn rules_without_effect_are_refused() {

@@ -10,20 +10,7 @@ use crate::policy::path;
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
 fn rule(access: Access, path: &str) -> config::Rule {
-    config::Rule {
-        name: format!("rule {path}"),
-        path: Some(path.to_owned()),
-        host: None,
-        methods: Vec::new(),
-        networks: Vec::new(),
-        access,
-        groups: Vec::new(),
-        users: Vec::new(),
-        max_auth_age: None,
-        basic: false,
-        cross_site: false,
-        danger_shared_cache: false,
-    }
+    config::Rule::new(format!("rule {path}"), path, access)
 }
 
 fn requirement(access: Access) -> Requirement {
