@@ -48,7 +48,7 @@ impl Corpus {
         let document = Document::parse(text).map_err(|error| error.to_string())?;
         let groups = document.get("group").and_then(|item| item.as_array_of_tables()).ok_or("no [[group]]")?;
         for group in groups {
-            check_keys(group, &GROUP_KEYS)?;
+            check_keys(group, &KEYS_OF_GROUPS)?;
             for (key, to) in [("attacks", &mut self.attacks), ("honest", &mut self.honest)] {
                 for case in group.get(key).and_then(|item| item.as_array()).into_iter().flatten() {
                     let case = case.as_inline_table().ok_or_else(|| format!("{key}: a case is a table in braces"))?;
@@ -136,7 +136,8 @@ pub struct Arrival {
     pub announced: bool,
 }
 
-const GROUP_KEYS: [&str; 20] = [
+/// What a case may say, and its group for all of its cases.
+const KEYS: [&str; 18] = [
     "family",
     "about",
     "source",
@@ -155,31 +156,13 @@ const GROUP_KEYS: [&str; 20] = [
     "hosts_arrives",
     "announced",
     "leads",
-    "attacks",
-    "honest",
 ];
 
-const CASE_KEYS: [&str; 19] = [
-    "id",
-    "family",
-    "about",
-    "source",
-    "as",
-    "method",
-    "target",
-    "host",
-    "no_host",
-    "headers",
-    "body",
-    "raw",
-    "rd",
-    "expect",
-    "there",
-    "there_host",
-    "arrives",
-    "hosts_arrives",
-    "announced",
-];
+/// What a group alone may say.
+const KEYS_OF_GROUPS: [&str; 2] = ["attacks", "honest"];
+
+/// What a case alone may say.
+const KEYS_OF_CASES: [&str; 2] = ["id", "no_host"];
 
 impl Case {
     /// A case; what it does not say, its group says.
@@ -189,7 +172,7 @@ impl Case {
     }
 
     fn read_named(id: &str, case: &dyn TableLike, group: &dyn TableLike) -> Result<Self, String> {
-        check_keys(case, &[&CASE_KEYS[..], &["leads"]].concat())?;
+        check_keys(case, &KEYS_OF_CASES)?;
         let given = |key: &str| case.get(key).or_else(|| group.get(key));
         let text = |key: &str| match given(key) {
             None => Ok(None),
@@ -266,8 +249,9 @@ impl Case {
     }
 }
 
-fn check_keys(table: &dyn TableLike, known: &[&str]) -> Result<(), String> {
-    match table.iter().find(|(key, _)| !known.contains(key)) {
+/// Refuses a key that is none of [`KEYS`] and none of `own`.
+fn check_keys(table: &dyn TableLike, own: &[&str]) -> Result<(), String> {
+    match table.iter().find(|(key, _)| !KEYS.contains(key) && !own.contains(key)) {
         None => Ok(()),
         Some((key, _)) => Err(format!("unknown key {key}")),
     }
