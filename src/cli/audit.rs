@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::progress::number;
 use super::state::{self, State};
 use super::table::{self, Table, harmless};
-use super::{ConfigFile, Failure, output};
+use super::{Failure, OnState, output};
 use crate::admin::audit::{AuditAnswer, AuditCommand, ChainRow, EntryRow, EventRow, Filter};
 use crate::admin::command::{Answer, Command, Who};
 use crate::auth::chain::Verified;
@@ -20,17 +20,8 @@ use crate::config;
 use crate::model::{Action, EventId, Outcome};
 use crate::store::chain::{Fault, Walk, WriterId};
 
-#[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    file: ConfigFile,
-    #[command(subcommand)]
-    action: Verb,
-}
-
 #[derive(Debug, Subcommand)]
-enum Verb {
+pub(super) enum Verb {
     /// List what happened, newest first
     List {
         #[command(flatten)]
@@ -66,7 +57,7 @@ enum Verb {
 
 /// The events that are meant.
 #[derive(Debug, Args)]
-struct Which {
+pub(super) struct Which {
     /// Only since then: 24h, 7d, 2026-01-31 (UTC) or 2026-01-31T12:00:00+01:00
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
@@ -111,7 +102,7 @@ impl Which {
     }
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: OnState<Verb>) -> Result<(), Failure> {
     // Before anything is opened: a file that can't be read is wrong usage.
     let heads = match &arguments.action {
         Verb::Verify { against: Some(file), .. } => read_heads(file)?,

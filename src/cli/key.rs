@@ -1,25 +1,16 @@
 //! `nullpass key`: the signing keys and the storage key. What is shown is never a key.
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use super::progress::{Line, Meter, Things, number};
 use super::state::{self, State};
 use super::table::{self, Table};
-use super::{ConfigFile, Failure, output};
+use super::{Failure, OnState, output};
 use crate::admin::KeyRows;
 use crate::admin::command::{Answer, Command};
 
-#[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    file: ConfigFile,
-    #[command(subcommand)]
-    action: Action,
-}
-
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(super) enum Action {
     /// List the signing keys and the storage key
     List {
         /// For programs
@@ -37,8 +28,8 @@ enum Action {
     },
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { file, action } = arguments;
+pub(super) fn run(arguments: OnState<Action>) -> Result<(), Failure> {
+    let OnState { file, action } = arguments;
     state::with(&file, |state| match action {
         Action::List { json } => show(&ask(state, Command::KeyList {})?, json),
         Action::Rotate { storage: false, json } => show(&ask(state, Command::KeyRotate {})?, json),

@@ -93,17 +93,17 @@ enum Command {
     /// Check the configuration, or print a complete commented one
     Config(config::Arguments),
     /// Manage accounts
-    User(user::Arguments),
+    User(OnState<user::Action>),
     /// List and end sessions
-    Session(session::Arguments),
+    Session(OnState<session::Action>),
     /// Manage personal API tokens
-    Token(token::Arguments),
+    Token(OnState<token::Action>),
     /// Send the corpus of attacks to an instance that runs: exit 1 when something surprises
     Selftest(selftest::Arguments),
     /// List and rotate the signing keys, and replace the storage key
-    Key(key::Arguments),
+    Key(OnState<key::Action>),
     /// Show the audit log, export it, and prove that it is whole
-    Audit(audit::Arguments),
+    Audit(OnState<audit::Verb>),
     /// Carry all state from one kind of store to the other
     Migrate(migrate::Arguments),
     /// Print a completion script for a shell
@@ -119,6 +119,16 @@ const CONFIG_HELP: &str =
 struct ConfigFile {
     #[arg(long, value_name = "FILE", global = true, help = CONFIG_HELP)]
     config: Option<PathBuf>,
+}
+
+/// What a command takes that does one of several things with the state.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+struct OnState<A: Subcommand> {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(subcommand)]
+    action: A,
 }
 
 fn dispatch(arguments: CommandLine) -> Result<(), Failure> {

@@ -1,25 +1,16 @@
 //! `nullpass session`.
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use super::state::{self, State};
 use super::table::{self, Table};
 use super::user::Person;
-use super::{ConfigFile, Failure, output};
+use super::{Failure, OnState, output};
 use crate::admin::command::{Answer, Command, Who};
 use crate::model::SessionId;
 
-#[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    file: ConfigFile,
-    #[command(subcommand)]
-    action: Action,
-}
-
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(super) enum Action {
     /// List a person's sessions
     List {
         #[command(flatten)]
@@ -39,7 +30,7 @@ enum Action {
     },
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: OnState<Action>) -> Result<(), Failure> {
     state::with(&arguments.file, |state| act(state, arguments.action))
 }
 

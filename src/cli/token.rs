@@ -2,28 +2,19 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use super::state::{self, State};
 use super::table::{self, Table};
 use super::user::Person;
-use super::{ConfigFile, Failure, output};
+use super::{Failure, OnState, output};
 use crate::admin::TokenRow;
 use crate::admin::command::{Answer, Command, Who};
 use crate::config;
 use crate::model::ApiTokenId;
 
-#[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    file: ConfigFile,
-    #[command(subcommand)]
-    action: Action,
-}
-
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(super) enum Action {
     /// Make an API token for a person and print it, once
     Create {
         #[command(flatten)]
@@ -68,7 +59,7 @@ fn life(text: &str) -> Result<Duration, String> {
     if life.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(life) }
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: OnState<Action>) -> Result<(), Failure> {
     state::with(&arguments.file, |state| act(state, arguments.action))
 }
 

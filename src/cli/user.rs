@@ -6,22 +6,13 @@ use clap::{Args, Subcommand};
 
 use super::state::{self, State};
 use super::table::{self, Table, harmless};
-use super::{ConfigFile, Failure, ask, output};
+use super::{Failure, OnState, ask, output};
 use crate::admin::UserRow;
 use crate::admin::command::{Answer, Command, PAGE, Who};
 use crate::model::{Email, Group};
 
-#[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    file: ConfigFile,
-    #[command(subcommand)]
-    action: Action,
-}
-
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(super) enum Action {
     /// Make an account, whatever accounts.registration says
     Add {
         /// The e-mail address to sign in with
@@ -105,13 +96,13 @@ pub(super) struct Person {
 
 /// Never an argument: those can be read by every process of the machine, and stay in the shell's history.
 #[derive(Debug, Args)]
-struct PasswordSource {
+pub(super) struct PasswordSource {
     /// Take the password from the first line of standard input instead of asking for it
     #[arg(long)]
     password_stdin: bool,
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: OnState<Action>) -> Result<(), Failure> {
     state::with(&arguments.file, |state| act(state, arguments.action))
 }
 
