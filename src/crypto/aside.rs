@@ -55,7 +55,9 @@ fn stand_back(place: Place) {
     {
         use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
         // Also for the last: where a container may not choose a policy, it still has its niceness.
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        // Never forward: root may, and a whole process may have been told to stand back further.
+        let here = rustix::process::getpriority_process(None).unwrap_or(0);
+        if let Err(error) = rustix::process::setpriority_process(None, NICENESS.max(here)) {
             tracing::debug!(%error, "a thread could not stand back");
         }
         if place == Place::Last {

@@ -102,10 +102,9 @@ pub fn read(raw: &str) -> Result<Readings<'_>, PathError> {
     let mut readings = Vec::new();
     let mut ways = 0;
     for (depth, octets) in [(1, &once), (2, &twice)] {
-        if depth == 2 && once == twice {
-            break;
-        }
-        for limits in Limits::all(octets, depth) {
+        // A second decoding that finds nothing still comes between cutting parameters and parsing once more.
+        let again = depth == 2 && once == twice;
+        for limits in Limits::all(octets, depth).filter(|limits| !again || limits.is_cut_and_parsed_again()) {
             ways += 1;
             if ways > MAX_READINGS {
                 return Err(PathError::Ambiguous);
@@ -145,6 +144,11 @@ struct Limits {
 }
 
 impl Limits {
+    /// Parameters are cut after the first decoding, and what is left is parsed after the second.
+    const fn is_cut_and_parsed_again(self) -> bool {
+        self.cut == 2 && self.end == 2
+    }
+
     /// Every combination that can make a difference to `octets`, which were decoded `depth` times.
     fn all(octets: &[Octet], depth: u8) -> impl Iterator<Item = Self> {
         let occurs = |byte: u8, level: u8| octets.iter().any(|octet| octet.byte == byte && octet.level == level);
@@ -152,7 +156,10 @@ impl Limits {
         let backslashes: Vec<u8> = (0..=depth + 1).filter(|&limit| limit == 0 || occurs(b'\\', limit - 1)).collect();
         // When parameters are cut also decides which separators end them, hence every limit as soon as there are any.
         let cuts = if octets.iter().any(|octet| octet.byte == b';') { 0..=depth + 1 } else { 0..=0 };
-        let ends: Vec<u8> = (0..=depth).filter(|&level| level == 0 || occurs(b'?', level) || occurs(b'#', level)).collect();
+        // When the path ends makes a difference where an end appears, and where parameters were cut meanwhile.
+        let ends_at = |level: u8| occurs(b'?', level) || occurs(b'#', level);
+        let later = |end: u8| *cuts.end() > 0 && (1..=end).any(ends_at);
+        let ends: Vec<u8> = (0..=depth).filter(|&end| end == 0 || ends_at(end) || later(end)).collect();
         let ways = cuts.flat_map(move |cut| ends.clone().into_iter().map(move |end| (cut, end)));
         ways.flat_map(move |(cut, end)| {
             let slashes = slashes.clone();

@@ -105,6 +105,9 @@ fn encoded_delimiters_are_data_and_may_end_the_path() {
     assert_eq!(many("/a%253fb%23c"), set(["/a%3fb#c", "/a%3fb", "/a?b#c", "/a?b", "/a"]));
     assert_eq!(many("/a;x%3f/b"), set(["/a;x?/b", "/a/b", "/a;x", "/a"]));
     assert_eq!(many("/a/.%23b"), set(["/a/.#b", "/a/"]));
+    // What was cut can't end it: the second `#` does, for who cuts the parameter first and passes the rest on.
+    assert_eq!(many("/x;%23%2fadmin%23"), set(["/x;#%2Fadmin#", "/x;#/admin#", "/x;", "/x/admin#", "/x/admin", "/x"]));
+    assert_eq!(read("/x;%3f%2fadmin%3f%2541"), Err(PathError::Ambiguous), "and there are too many ways with a second decoding");
     assert_eq!(many("/100%25"), set(["/100%"]));
 }
 
@@ -174,6 +177,39 @@ fn the_work_is_bounded() {
     assert_eq!(read("/a%252fb%2fc%255c%5c\\;x%3b%253b//d"), Err(PathError::Ambiguous));
 }
 
+/// Whether the readings are exactly those of the servers, and a path that climbs for one of them is refused.
+fn is_read_as_servers_do(raw: &str) -> Result<(), TestCaseError> {
+    let all: BTreeSet<Vec<Vec<u8>>> = Server::all().iter().map(|server| server.segments(raw)).collect();
+    let dots = all.iter().flatten().any(|segment| climbs(segment));
+    match read(raw) {
+        Ok(readings) => {
+            prop_assert!(!dots, "{}", raw);
+            let expected: BTreeSet<String> = all.iter().flat_map(|segments| texts_of(segments)).collect();
+            let found: BTreeSet<String> = match readings {
+                Readings::Plain(path) => [path.to_owned()].into(),
+                Readings::Many(all) => all.into_iter().collect(),
+            };
+            prop_assert_eq!(found, expected, "{}", raw);
+        }
+        Err(PathError::DotSegment) => prop_assert!(dots, "{}", raw),
+        Err(PathError::Ambiguous) => prop_assert!(!dots, "{}", raw),
+        Err(other) => prop_assert!(false, "{}: {}", raw, other),
+    }
+    Ok(())
+}
+
+// PATH-3, PATH-4: what decides when a parameter is cut and when a path ends, in every order.
+#[test]
+fn every_short_mixture_is_read_as_servers_do() {
+    let pieces = ["a", ";", "%23", "%2f", "/", "%3b"];
+    for length in 0..=4 {
+        for nth in 0..pieces.len().pow(length) {
+            let chosen = (0..length).map(|at| pieces[nth / pieces.len().pow(at) % pieces.len()]);
+            is_read_as_servers_do(&format!("/{}", chosen.collect::<String>())).unwrap();
+        }
+    }
+}
+
 fn hostile_path() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "a",
@@ -215,22 +251,7 @@ proptest! {
     // PATH-3, PATH-4: the readings are exactly those of the servers.
     #[test]
     fn readings_are_those_of_the_reference_servers(raw in hostile_path()) {
-        let all: BTreeSet<Vec<Vec<u8>>> = Server::all().iter().map(|server| server.segments(&raw)).collect();
-        let dots = all.iter().flatten().any(|segment| climbs(segment));
-        match read(&raw) {
-            Ok(readings) => {
-                prop_assert!(!dots);
-                let expected: BTreeSet<String> = all.iter().flat_map(|segments| texts_of(segments)).collect();
-                let found: BTreeSet<String> = match readings {
-                    Readings::Plain(path) => [path.to_owned()].into(),
-                    Readings::Many(all) => all.into_iter().collect(),
-                };
-                prop_assert_eq!(found, expected);
-            }
-            Err(PathError::DotSegment) => prop_assert!(dots),
-            Err(PathError::Ambiguous) => prop_assert!(!dots),
-            Err(other) => prop_assert!(false, "{other}"),
-        }
+        is_read_as_servers_do(&raw)?;
     }
 
     #[test]
