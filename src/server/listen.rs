@@ -282,7 +282,7 @@ mod tests {
         let (listener, address) = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let _client = std::net::TcpStream::connect(address).unwrap();
         let socket = accept_tcp(listener.get_ref(), Some(address)).unwrap();
-        let Socket::Tcp { stream, .. } = socket else { unreachable!("it is TCP") };
+        let Socket::Tcp { stream, .. } = socket else { panic!("it is TCP") };
         let socket = SockRef::from(&stream);
         assert_eq!((socket.tcp_notsent_lowat().unwrap(), socket.tcp_nodelay().unwrap()), (UNSENT, true));
     }
