@@ -52,14 +52,11 @@ impl Auth {
     /// Keeps a person out: all sessions end, and API tokens stop working until the account is enabled again.
     pub async fn disable_user(&self, id: UserId, actor: &str, now: Timestamp) -> Result<User, Error> {
         let event = Event::done(Action::UserDisable).by(actor);
-        let user = self
-            .change_user(id, Some((event, &Client::local())), now, |user| {
-                user.disabled_at = user.disabled_at.or(Some(now));
-                Ok(())
-            })
-            .await?;
-        self.end_sessions(SessionSelector::OfUser(id), None).await?;
-        Ok(user)
+        self.change_user_and_end_sessions(id, (event, &Client::local()), now, |user| {
+            user.disabled_at = user.disabled_at.or(Some(now));
+            Ok(())
+        })
+        .await
     }
 
     /// Lets a person in again.

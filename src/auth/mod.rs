@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use futures_core::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use crate::clock::Timestamp;
@@ -246,44 +247,47 @@ impl Auth {
         id: UserId,
         recorded: Option<(Event, &Client)>,
         now: Timestamp,
-        mut change: impl FnMut(&mut User) -> Result<(), Error> + Send,
+        change: impl FnMut(&mut User) -> Result<(), Error> + Send,
     ) -> Result<User, Error> {
-        for _ in 0..8 {
-            let user = self.changed(id, now, &mut change).await?;
-            let replaced = match &recorded {
-                Some((event, client)) => {
-                    self.recording(std::slice::from_ref(event), &user, client, now)?.run(|store| store.replace_user(&user)).await
-                }
-                None => self.store.replace_user(&user).await,
-            };
-            match replaced {
-                Ok(user) => {
-                    self.live.update_user(&user);
-                    return Ok(user);
-                }
-                Err(store::Error::Stale) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::Conflict)
+        self.change_user_with(Sessions::Stay, id, recorded, now, change).await
     }
 
     /// The same, and ends all sessions of the account with it, also what Basic authentication remembers.
     async fn change_user_and_end_sessions(
         &self,
         id: UserId,
-        (event, client): (Event, &Client),
+        recorded: (Event, &Client),
+        now: Timestamp,
+        change: impl FnMut(&mut User) -> Result<(), Error> + Send,
+    ) -> Result<User, Error> {
+        let user = self.change_user_with(Sessions::End, id, Some(recorded), now, change).await?;
+        self.basic.forget(user.id);
+        Ok(user)
+    }
+
+    async fn change_user_with(
+        &self,
+        sessions: Sessions,
+        id: UserId,
+        recorded: Option<(Event, &Client)>,
         now: Timestamp,
         mut change: impl FnMut(&mut User) -> Result<(), Error> + Send,
     ) -> Result<User, Error> {
         for _ in 0..8 {
-            let user = self.changed(id, now, &mut change).await?;
-            let recording = self.recording(std::slice::from_ref(&event), &user, client, now)?;
-            match recording.run(|store| store.replace_user_and_end_sessions(&user)).await {
+            let mut user = self.store.user(id).await?.ok_or(Error::NotFound)?;
+            change(&mut user)?;
+            user.updated_at = now;
+            let replaced = match &recorded {
+                Some((event, client)) => {
+                    let recording = self.recording(std::slice::from_ref(event), &user, client, now)?;
+                    recording.run(|store| sessions.replace(store, &user)).await
+                }
+                None => sessions.replace(&*self.store, &user).await,
+            };
+            match replaced {
                 Ok((user, ended)) => {
                     self.live.update_user(&user);
                     self.live.end(&ended);
-                    self.basic.forget(user.id);
                     return Ok(user);
                 }
                 Err(store::Error::Stale) => {}
@@ -291,19 +295,6 @@ impl Auth {
             }
         }
         Err(Error::Conflict)
-    }
-
-    /// The newest state of an account with `change`, not yet written.
-    async fn changed(
-        &self,
-        id: UserId,
-        now: Timestamp,
-        change: &mut (impl FnMut(&mut User) -> Result<(), Error> + Send),
-    ) -> Result<User, Error> {
-        let mut user = self.store.user(id).await?.ok_or(Error::NotFound)?;
-        change(&mut user)?;
-        user.updated_at = now;
-        Ok(user)
     }
 
     /// A full-strength secret for a browser to keep, such as the one that the forms of a page are bound to.
@@ -377,6 +368,23 @@ pub struct Counters {
 impl Counters {
     fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What becomes of an account's sessions when it changes.
+#[derive(Clone, Copy)]
+enum Sessions {
+    Stay,
+    End,
+}
+
+impl Sessions {
+    /// Replaces an account, and says which sessions ended with that.
+    fn replace<'s>(self, store: &'s dyn Store, user: &'s User) -> BoxFuture<'s, Result<(User, Vec<SessionId>), store::Error>> {
+        match self {
+            Self::Stay => Box::pin(async move { Ok((store.replace_user(user).await?, Vec::new())) }),
+            Self::End => store.replace_user_and_end_sessions(user),
+        }
     }
 }
 
