@@ -1,7 +1,7 @@
 //! The embedded store: one process, one folder, no server. sled 0.34 is fenced in: one lock around all writers makes
 //! read-check-write simple, a transaction makes several writes one, the thread in `flusher.rs` makes them durable,
 //! `health.rs` stops everything when sled does not answer, `mend.rs` opens it again then, `tally.rs` notices what it
-//! lost, and every call runs on a blocking thread. Read next: `open.rs` (the folder), `trees.rs` (what is stored),
+//! lost, and every call runs on one of the few threads of `threads.rs`. Read next: `open.rs` (the folder), `trees.rs` (what is stored),
 //! `writer.rs` and `change.rs` (how it is written), then one file a thing.
 
 mod audit;
@@ -14,9 +14,11 @@ mod locks;
 mod mend;
 mod open;
 mod purge;
+mod replaced;
 mod sessions;
 mod spent;
 mod tally;
+mod threads;
 mod tokens;
 mod transfer;
 mod trees;
@@ -31,12 +33,12 @@ use std::time::Duration;
 use ::sled::IVec;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
 use self::change::{Changes, Pick};
 use self::flusher::{Flushed, Flusher};
 use self::health::Health;
 use self::mend::Place;
+use self::threads::Threads;
 use self::trees::{Trees, batch, bytes, entries_after, exists, indexed, load, pair};
 use self::writer::{Inner, Writer};
 use super::{AuditQuery, Error, Follow, Purged, Purpose, Rewrap, SessionSelector, SigningKeyRecord, Store, UserQuery, record};
@@ -50,8 +52,8 @@ pub use self::open::OPENING;
 #[cfg(any(test, fuzzing))]
 pub(super) use transfer::read as read_entry;
 
-/// How many blocking threads the store may occupy, so that a disk that hangs leaves some to everybody else.
-const MAX_THREADS: usize = 64;
+/// How many threads read. More would not wait less: what they read is in memory, the system's if not ours.
+const READERS: usize = 2;
 
 /// Records read in one call while all are walked through.
 const BATCH: usize = 1024;
@@ -60,7 +62,8 @@ const BATCH: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct SledStore {
     place: Arc<Place>,
-    threads: Arc<Semaphore>,
+    readers: Threads,
+    writer: Threads,
     /// What the next write is to be recorded with.
     events: Arc<[AuditEvent]>,
 }
@@ -72,12 +75,13 @@ impl SledStore {
     /// [`Error::InUse`]: another process has it. [`Error::Newer`]: a newer release wrote it. [`Error::Corrupt`]: it
     /// can't be read even after recovery. [`Error::Unavailable`]: the folder can't be made, read or written.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Ok(Self { place: Place::open(path)?, threads: Arc::new(Semaphore::new(MAX_THREADS)), events: Arc::new([]) })
+        let (readers, writer) = (Threads::start("store-read", READERS)?, Threads::start("store-write", 1)?);
+        Ok(Self { place: Place::open(path)?, readers, writer, events: Arc::new([]) })
     }
 
-    /// Runs `work`, which only reads, on a blocking thread.
+    /// Runs `work`, which only reads.
     async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-        self.on_thread(move |inner| {
+        self.on(&self.readers, move |inner| {
             inner.health.check()?;
             let _busy = inner.health.begin();
             work(inner)
@@ -99,7 +103,7 @@ impl SledStore {
         &self,
         work: impl FnOnce(&Writer<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.on_thread(move |inner| {
+        self.on(&self.writer, move |inner| {
             inner.health.check_writable()?;
             let _busy = inner.health.begin();
             work(&inner.writer()?)
@@ -107,13 +111,13 @@ impl SledStore {
         .await
     }
 
-    /// The flush is asked for on the blocking thread, so that it comes about even when the caller goes away meanwhile.
+    /// The flush is asked for on the thread that writes, so that it comes about even when the caller goes away meanwhile.
     async fn start_write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Writer<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<(T, Flushed), Error> {
         let events = Arc::clone(&self.events);
-        self.on_thread(move |inner| {
+        self.on(&self.writer, move |inner| {
             inner.health.check_writable()?;
             let _busy = inner.health.begin();
             let done = work(&inner.writer()?.recording(events))?;
@@ -122,17 +126,15 @@ impl SledStore {
         .await
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the store sits below `tasks`; its own drop and flush wait for what it wrote")]
-    async fn on_thread<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-        let closed = || Error::Unavailable("a storage thread broke off".to_owned());
+    async fn on<T: Send + 'static>(
+        &self,
+        threads: &Threads,
+        work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         self.place.inner()?.health.check()?;
-        let permit = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| closed())?;
-        let inner = self.place.inner()?;
-        let thread = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work(&inner)
-        });
-        thread.await.map_err(|_| closed())?
+        let place = Arc::clone(&self.place);
+        let done = threads.run(move || work(&*place.inner()?)).await;
+        done.unwrap_or_else(|| Err(Error::Unavailable("a storage thread broke off".to_owned())))
     }
 
     /// Calls `each` for all records of a tree, in batches, so that writers come through in between. While one batch is
@@ -370,6 +372,6 @@ impl Store for SledStore {
     }
 
     async fn flush(&self) -> Result<(), Error> {
-        self.on_thread(|inner| Ok(inner.flusher.request())).await?.wait().await
+        self.on(&self.writer, |inner| Ok(inner.flusher.request())).await?.wait().await
     }
 }

@@ -15,7 +15,7 @@ use ::sled::Db;
 
 use super::change::Changes;
 use super::tally::{Mark, Tally};
-use super::{Flusher, Health, Inner, Trees};
+use super::{Flusher, Health, Inner, Trees, replaced};
 use crate::clock::Clock;
 use crate::store::Error;
 
@@ -33,7 +33,7 @@ pub const OPENING: &str = "store-open";
 
 /// Bytes of pages that sled keeps in memory, as it counts them on disk; what it takes is a few times that. What the
 /// proxy needs for each request is not read from here.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A lock can outlive its holder for a moment (spacejam/sled#1289): try this often, so far apart, before giving up.
 const LOCK_ATTEMPTS: u32 = 50;
@@ -71,6 +71,7 @@ fn open_folder(path: &Path) -> Result<Inner, Error> {
             // Before the flush: what is committed while it runs may not be part of it.
             let commits = committed.load(Ordering::Acquire);
             db.flush().map_err(|error| why(&error))?;
+            replaced::free();
             // sled hands the data to the kernel (sync_file_range); only this makes it outlast a loss of power.
             data.sync_data().and_then(|()| mark.write(commits)).map_err(|error| describe_io(&error))
         }
