@@ -1,5 +1,7 @@
 //! What belongs to the installation: signing keys and small named values.
 
+use std::collections::BTreeSet;
+
 use super::{Changes, Error, Inner, SigningKeyRecord, Writer, bytes, entries_after, exists, load, record};
 use crate::clock::Timestamp;
 use crate::model::{Kid, User};
@@ -51,7 +53,8 @@ pub(super) fn remove(writer: &Writer<'_>, kids: &[Kid]) -> Result<u64, Error> {
     let tree = &writer.trees.signing_keys;
     let mut changes = Changes::new();
     let mut removed = 0;
-    for kid in kids {
+    // A key that is named twice is one key.
+    for kid in kids.iter().collect::<BTreeSet<_>>() {
         if load::<SigningKeyRecord>(tree, kid.0.as_bytes())?.is_some_and(|key| key.retired_at.is_some()) {
             changes.remove(tree, kid.0.as_bytes());
             removed += 1;
