@@ -66,8 +66,8 @@ def cpu_seconds(pid):
     return total / TICK
 
 
-def wait_for(port, process=None, seconds=300, interval=0.01):
-    """Until something listens on a port of loopback, which with a million sessions takes half a minute and more."""
+def wait_for(port, process=None, seconds=30, interval=0.01):
+    """Until something listens on a port of loopback."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process is not None and process.poll() is not None:

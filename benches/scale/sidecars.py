@@ -91,7 +91,8 @@ def configured(folder, storage, upstream):
 
 def start(asked, folder, port, core):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NULLPASS")}
-    return Server(pinned(core, asked.binary, "serve", "--config", folder / "nullpass.toml"), port, folder / "log", environment)
+    # A million sessions are read before it listens.
+    return Server(pinned(core, asked.binary, "serve", "--config", folder / "nullpass.toml"), port, folder / "log", environment, seconds=300)
 
 
 def one(asked, folder, kind, kept, count, server, upstream, place, found):

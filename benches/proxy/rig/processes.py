@@ -42,9 +42,10 @@ def orphaned():
 
 
 class Server:
-    """A process that listens on `port` of loopback. `environment`, if given, is all it has. A `with` block ends it."""
+    """A process that listens on `port` of loopback within `seconds`. `environment`, if given, is all it has. A `with` block
+    ends it."""
 
-    def __init__(self, command, port, out, environment=None):
+    def __init__(self, command, port, out, environment=None, seconds=30):
         self.port = port
         self.out = open(out, "wb")
         self.process = subprocess.Popen(
@@ -59,7 +60,7 @@ class Server:
         )
         self.pid = self.process.pid
         try:
-            wait_for(port, self.process)
+            wait_for(port, self.process, seconds)
         except BaseException:
             self.stop()
             print(f"--- {out}\n{open(out, errors='replace').read()[-2000:]}", file=sys.stderr, flush=True)

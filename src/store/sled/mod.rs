@@ -1,8 +1,8 @@
 //! The embedded store: one process, one folder, no server. sled 0.34 is fenced in: one lock around all writers makes
 //! read-check-write simple, a transaction makes several writes one, the thread in `flusher.rs` makes them durable,
 //! `health.rs` stops everything when sled does not answer, `mend.rs` opens it again then, `tally.rs` notices what it
-//! lost, and every call runs on one of the few threads of `threads.rs`. Read next: `open.rs` (the folder), `trees.rs` (what is stored),
-//! `writer.rs` and `change.rs` (how it is written), then one file a thing.
+//! lost, and every call runs on one of the few threads of `threads.rs`. Read next: `open.rs` (the folder), `trees.rs`
+//! (what is stored), `writer.rs` and `change.rs` (how it is written), then one file a thing.
 
 mod audit;
 mod chain;
@@ -52,7 +52,8 @@ pub use self::open::OPENING;
 #[cfg(any(test, fuzzing))]
 pub(super) use transfer::read as read_entry;
 
-/// How many threads read. More would not wait less: what they read is in memory, the system's if not ours.
+/// How many threads read: so that who wants little does not wait for a walk through everything, and so that at a start one
+/// batch is decoded while the next is read.
 const READERS: usize = 2;
 
 /// Records read in one call while all are walked through.
