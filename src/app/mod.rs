@@ -213,10 +213,8 @@ async fn start_with(
         operators.spawn(admin::serve(listener, Arc::new(state), operators.clone()));
     }
     let accepting = Tasks::new();
-    for listener in listeners {
-        tracing::info!(address = %listener.address(), "listening");
-        accepting.spawn(listener.run(Arc::clone(&workers), places.clone(), Arc::clone(&metrics), accepting.clone()));
-    }
+    // The workers' threads end with an error, too.
+    workers.accept(listeners, &places, &metrics, &accepting).inspect_err(|_| closed.cancel())?;
     if let Some(redirect) = redirect {
         tracing::info!(address = ?redirect_address, "redirecting to https");
         accepting.spawn(redirect.run(accepting.clone()));

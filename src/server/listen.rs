@@ -37,18 +37,42 @@ const MAKE_ROOM: Duration = Duration::from_millis(200);
 /// How long to wait when accepting fails because the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound address.
+/// A bound address. It belongs to no runtime yet, see [`Listener::watch`].
 #[derive(Debug)]
 pub enum Listener {
     /// TCP.
-    Tcp(AsyncFd<std::net::TcpListener>, SocketAddr),
-    /// A unix socket; its file is removed when this is dropped if it is ours.
-    Unix(UnixListener, PathBuf, Owner),
+    Tcp(std::net::TcpListener, SocketAddr),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// A listener that is watched by a runtime, which accepts on it.
+#[derive(Debug)]
+pub struct Acceptor {
+    source: Source,
+    /// Where it listens, for people.
+    address: String,
+    /// There for as long as somebody accepts.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// With our end's address, where the listener knows it: when it listens on one.
+    Tcp(AsyncFd<std::net::TcpListener>, Option<SocketAddr>),
+    Unix(UnixListener),
+}
+
+/// A unix socket's file; removed when this is dropped if it is ours.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    owner: Owner,
 }
 
 /// Whose a unix socket's file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
+enum Owner {
     /// We made it.
     Ours,
     /// It was there before us and stays.
@@ -103,7 +127,7 @@ pub struct Accepted {
 }
 
 impl Listener {
-    /// Takes the inherited socket of an address, or binds it; must be called within a runtime.
+    /// Takes the inherited socket of an address, or binds it.
     pub fn open(address: &Listen, inherited: &mut Inherited) -> Result<Self, Error> {
         match address {
             Listen::Tcp(address) => {
@@ -113,9 +137,10 @@ impl Listener {
                     .map_err(|source| Error::Bind { address: address.to_string(), source })
             }
             Listen::Unix(path) => {
+                let file = |owner| SocketFile { path: path.clone(), owner };
                 let listener = match inherited.take_unix(path) {
-                    Some(listener) => adopt_unix(listener).map(|listener| Self::Unix(listener, path.clone(), Owner::Inherited)),
-                    None => bind_unix(path).map(|listener| Self::Unix(listener, path.clone(), Owner::Ours)),
+                    Some(listener) => Ok(Self::Unix(listener, file(Owner::Inherited))),
+                    None => bind_unix(path).map(|listener| Self::Unix(listener, file(Owner::Ours))),
                 };
                 listener.map_err(|source| Error::Bind { address: format!("unix:{}", path.display()), source })
             }
@@ -126,7 +151,7 @@ impl Listener {
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(_, address) => address.to_string(),
-            Self::Unix(_, path, _) => format!("unix:{}", path.display()),
+            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
         }
     }
 
@@ -136,6 +161,33 @@ impl Listener {
             Self::Tcp(_, address) => Some(*address),
             Self::Unix(..) => None,
         }
+    }
+
+    /// Has the current runtime watch it.
+    ///
+    /// # Errors
+    ///
+    /// The system watches no more sockets.
+    pub fn watch(self) -> Result<Acceptor, Error> {
+        let address = self.address();
+        let (source, file) = match self {
+            Self::Tcp(listener, address) => {
+                let local = Some(address).filter(|address| !address.ip().is_unspecified());
+                (watch_tcp(listener).map(|listener| Source::Tcp(listener, local)), None)
+            }
+            Self::Unix(listener, file) => (watch_unix(listener).map(Source::Unix), Some(file)),
+        };
+        match source {
+            Ok(source) => Ok(Acceptor { source, address, _file: file }),
+            Err(source) => Err(Error::Bind { address, source }),
+        }
+    }
+}
+
+impl Acceptor {
+    /// Where it listens, for people.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Accepts until `tasks` stop, and then what already queues in the kernel, so that nobody who has connected is
@@ -173,12 +225,9 @@ impl Listener {
                 next_place(places).await?
             }
         };
-        let socket = match self {
-            Self::Tcp(listener, address) => {
-                let local = Some(*address).filter(|address| !address.ip().is_unspecified());
-                listener.async_io(Interest::READABLE, |listener| accept_tcp(listener, local)).await?
-            }
-            Self::Unix(listener, ..) => Socket::Unix(listener.accept().await?.0.into_std()?),
+        let socket = match &self.source {
+            Source::Tcp(listener, local) => listener.async_io(Interest::READABLE, |listener| accept_tcp(listener, *local)).await?,
+            Source::Unix(listener) => Socket::Unix(listener.accept().await?.0.into_std()?),
         };
         Ok(Accepted { socket, place })
     }
@@ -195,22 +244,22 @@ async fn next_place(places: &Places) -> std::io::Result<Place> {
     }
 }
 
-impl Drop for Listener {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Self::Unix(_, path, Owner::Ours) = self {
-            let _gone_already = std::fs::remove_file(path);
+        if self.owner == Owner::Ours {
+            let _gone_already = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Takes a connection for a worker's runtime: accepting it into this one would only register it here in vain.
+/// Takes a connection for a worker's runtime: accepting it into this one would register it here, in vain if another serves it.
 fn accept_tcp(listener: &std::net::TcpListener, local: Option<SocketAddr>) -> std::io::Result<Socket> {
     let (socket, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.ok_or(std::io::ErrorKind::ConnectionAborted)?.try_into()?;
     Ok(Socket::Tcp { stream: socket.into(), peer, local })
 }
 
-fn adopt_tcp(listener: std::net::TcpListener) -> std::io::Result<(AsyncFd<std::net::TcpListener>, SocketAddr)> {
+fn adopt_tcp(listener: std::net::TcpListener) -> std::io::Result<(std::net::TcpListener, SocketAddr)> {
     listener.set_nonblocking(true)?;
     // Answers are written whole, so waiting for more (Nagle) only delays them. What is accepted inherits this from the
     // listener on Linux.
@@ -218,17 +267,20 @@ fn adopt_tcp(listener: std::net::TcpListener) -> std::io::Result<(AsyncFd<std::n
     #[cfg(target_os = "linux")]
     SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT)?;
     let address = listener.local_addr()?;
-    #[expect(deprecated, reason = "the other way is unsafe code; this one is sound for whatever owns its descriptor, as a listener does")]
-    let watched = AsyncFd::with_interest(listener, Interest::READABLE)?;
-    Ok((watched, address))
+    Ok((listener, address))
 }
 
-fn adopt_unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {
+#[expect(deprecated, reason = "the other way is unsafe code; this one is sound for whatever owns its descriptor, as a listener does")]
+fn watch_tcp(listener: std::net::TcpListener) -> std::io::Result<AsyncFd<std::net::TcpListener>> {
+    AsyncFd::with_interest(listener, Interest::READABLE)
+}
+
+fn watch_unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
 }
 
-fn bind_tcp(address: SocketAddr) -> std::io::Result<(AsyncFd<std::net::TcpListener>, SocketAddr)> {
+fn bind_tcp(address: SocketAddr) -> std::io::Result<(std::net::TcpListener, SocketAddr)> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
@@ -237,7 +289,7 @@ fn bind_tcp(address: SocketAddr) -> std::io::Result<(AsyncFd<std::net::TcpListen
 }
 
 /// A socket file that nobody listens on any more is removed; one that answers is somebody else's.
-fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+fn bind_unix(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
             return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
@@ -247,7 +299,7 @@ fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
         }
         std::fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
     // Who may connect is decided by the folder's mode and this one: the group of a web server, say.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
@@ -277,11 +329,11 @@ mod tests {
     use super::*;
 
     #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn what_is_accepted_inherits_how_it_sends() {
+    #[test]
+    fn what_is_accepted_inherits_how_it_sends() {
         let (listener, address) = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let _client = std::net::TcpStream::connect(address).unwrap();
-        let socket = accept_tcp(listener.get_ref(), Some(address)).unwrap();
+        let socket = accept_tcp(&listener, Some(address)).unwrap();
         let Socket::Tcp { stream, .. } = socket else { panic!("it is TCP") };
         let socket = SockRef::from(&stream);
         assert_eq!((socket.tcp_notsent_lowat().unwrap(), socket.tcp_nodelay().unwrap()), (UNSENT, true));

@@ -1,11 +1,13 @@
 //! Workers: threads with a runtime each, so that a connection lives and dies on one core and its upstream connections
-//! are at hand without a lock. One acceptor hands each new connection to the worker with the fewest, so that a few
-//! long HTTP/2 connections from an ingress don't all land on one core.
+//! are at hand without a lock. Each listener is accepted on by one of them, which hands a new connection to the worker with
+//! the fewest, so that a few long HTTP/2 connections from an ingress don't all land on one core. A thread of its own for
+//! accepting would cost each connection a change of threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -13,10 +15,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::Error;
 use super::connection::{self, Settings};
 use super::gateway::Gateway;
-use super::listen::Accepted;
+use super::listen::{Accepted, Listener};
+use super::places::Places;
 use super::serving::{Current, Everywhere};
 use crate::proxy::Proxy;
 use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
 
 /// The threads.
 #[derive(Debug)]
@@ -40,6 +44,7 @@ pub struct Started {
 struct Worker {
     queue: mpsc::UnboundedSender<Queued>,
     connections: Arc<AtomicUsize>,
+    runtime: Handle,
 }
 
 /// A connection on its way, counted so that draining waits for it.
@@ -86,13 +91,37 @@ impl Workers {
             let (queue, incoming) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
             let current = Current::new(gateway, proxy, settings);
-            let thread = Thread { incoming, current: current.clone(), closed: settings.closed.clone(), tasks: tasks.clone() };
-            let handle = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run()).map_err(Error::Worker)?;
-            workers.push(Worker { queue, connections });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Worker)?;
+            workers.push(Worker { queue, connections, runtime: runtime.handle().clone() });
+            let serving = Incoming { queue: incoming, current: current.clone(), closed: settings.closed.clone(), tasks: tasks.clone() };
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            let handle = thread.spawn(move || runtime.block_on(serving.serve())).map_err(Error::Worker)?;
             everywhere.push(current);
             handles.push(handle);
         }
         Ok(Started { workers: Arc::new(Self { workers, tasks: tasks.clone() }), everywhere: Everywhere(everywhere), threads: handles })
+    }
+
+    /// Accepts on `listeners`, each on the runtime of one worker in turn, until `accepting` stops.
+    ///
+    /// # Errors
+    ///
+    /// One of them can't be watched.
+    pub fn accept(
+        self: &Arc<Self>,
+        listeners: Vec<Listener>,
+        places: &Places,
+        metrics: &Arc<Metrics>,
+        accepting: &Tasks,
+    ) -> Result<(), Error> {
+        for (listener, worker) in listeners.into_iter().zip(self.workers.iter().cycle()) {
+            // What is watched and spawned meanwhile is that runtime's.
+            let _there = worker.runtime.enter();
+            let acceptor = listener.watch()?;
+            tracing::info!(address = %acceptor.address(), "listening");
+            accepting.spawn(acceptor.run(Arc::clone(self), places.clone(), Arc::clone(metrics), accepting.clone()));
+        }
+        Ok(())
     }
 
     /// Hands a connection to the worker with the fewest.
@@ -106,34 +135,26 @@ impl Workers {
     }
 }
 
-struct Thread {
-    incoming: mpsc::UnboundedReceiver<Queued>,
+/// A worker's connections, as they come.
+struct Incoming {
+    queue: mpsc::UnboundedReceiver<Queued>,
     current: Current,
     closed: CancellationToken,
     tasks: Tasks,
 }
 
-impl Thread {
-    fn run(mut self) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "a worker's runtime could not be made");
-                return;
-            }
-        };
-        runtime.block_on(async {
-            // Ends when the last sender is gone, which is when nothing accepts any more, or when nobody waits for that.
-            while let Some(Some((accepted, load, token))) = self.closed.run_until_cancelled(self.incoming.recv()).await {
-                let serving = connection::serve(accepted, self.current.clone(), self.tasks.clone());
-                self.tasks.spawn(async move {
-                    serving.await;
-                    drop(load);
-                });
-                drop(token);
-            }
-            // The other tasks of this runtime go on until all are through or the grace is over.
-            self.closed.cancelled().await;
-        });
+impl Incoming {
+    async fn serve(mut self) {
+        // Ends when the last sender is gone, which is when nothing accepts any more, or when nobody waits for that.
+        while let Some(Some((accepted, load, token))) = self.closed.run_until_cancelled(self.queue.recv()).await {
+            let serving = connection::serve(accepted, self.current.clone(), self.tasks.clone());
+            self.tasks.spawn(async move {
+                serving.await;
+                drop(load);
+            });
+            drop(token);
+        }
+        // The other tasks of this runtime go on until all are through or the grace is over.
+        self.closed.cancelled().await;
     }
 }
