@@ -78,6 +78,7 @@ macro_rules! contract {
             what_is_spent_once_is_spent_by_one,
             one_of_many_rotates,
             a_generation_is_good_for_the_grace_after_its_successor_was_seen,
+            many_are_touched_in_any_order_and_more_than_once,
             an_audit_event_is_never_replaced,
             nothing_outlives_its_user,
             a_token_is_found_with_its_account,

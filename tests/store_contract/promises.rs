@@ -145,6 +145,33 @@ pub(crate) async fn a_generation_is_good_for_the_grace_after_its_successor_was_s
     assert!(matches!(rotate(0, 6, at(161)).await.unwrap(), Rotation::Reused(_)), "two behind");
 }
 
+pub(crate) async fn many_are_touched_in_any_order_and_more_than_once<B: Backend>() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = B::open(folder.path()).await;
+    let owner = user(UserId::new(), email(1));
+    store.insert_user(&owner, false).await.unwrap();
+    let ids: Vec<SessionId> = (0..100).map(|_| SessionId::new()).collect();
+    for id in &ids {
+        store.insert_session(&session(*id, owner.id, at(1000)), None).await.unwrap();
+    }
+    store.delete_sessions(SessionSelector::One(ids[50])).await.unwrap();
+    let touch = |id: &SessionId, seconds| SessionTouch { id: *id, last_seen_at: at(seconds), successor_seen_at: None, renewed: None };
+    let later = ids.iter().rev().map(|id| touch(id, 200));
+    // The later time counts, whichever comes first.
+    let touches: Vec<_> =
+        ids[..10].iter().map(|id| touch(id, 300)).chain(later).chain(ids[10..20].iter().map(|id| touch(id, 300))).collect();
+    store.touch_sessions(&touches).await.unwrap();
+    for (number, id) in ids.iter().enumerate() {
+        let seen = store.session(*id).await.unwrap().map(|session| session.last_seen_at);
+        let expected = match number {
+            50 => None,
+            ..20 => Some(at(300)),
+            _ => Some(at(200)),
+        };
+        assert_eq!(seen, expected, "{number}");
+    }
+}
+
 pub(crate) async fn an_audit_event_is_never_replaced<B: Backend>() {
     let folder = tempfile::tempdir().unwrap();
     let store = B::open(folder.path()).await;

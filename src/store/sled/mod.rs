@@ -243,6 +243,8 @@ impl Store for SledStore {
     }
 
     async fn touch_sessions(&self, touches: &[SessionTouch]) -> Result<(), Error> {
+        let mut touches = touches.to_vec();
+        touches.sort_unstable_by_key(|touch| touch.id);
         for some in touches.chunks(BATCH) {
             let some = some.to_vec();
             self.write_behind(move |writer| sessions::touch(writer, &some)).await?;

@@ -1,12 +1,17 @@
 //! Sessions and the index of whose they are. A session exists only beside its user: both are looked at under the
 //! writers' lock and removed in one transaction.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::{Changes, Error, Inner, SessionSelector, Writer, exists, indexed, load, pair, record, users};
 use crate::clock::Timestamp;
 use crate::model::{Amr, Fitness, Generation, KnownToken, Rotation, Session, SessionId, SessionTouch, User, UserId};
 use crate::store::rules;
+
+/// Sessions whose last use is written in one commit.
+const TOUCHES: usize = 32;
 
 pub(super) fn insert(writer: &Writer<'_>, session: &Session, max_per_user: Option<u32>) -> Result<Vec<SessionId>, Error> {
     let trees = &writer.trees;
@@ -84,13 +89,25 @@ pub(super) fn set_standing(writer: &Writer<'_>, id: SessionId, amr: Amr, fitness
     Ok(true)
 }
 
+/// Some at a time in one commit, which costs an eighth of as many commits. Neighbours, best of all: what is stored of them
+/// lies on the same pages.
 pub(super) fn touch(writer: &Writer<'_>, touches: &[SessionTouch]) -> Result<(), Error> {
-    for touch in touches {
-        let Some(mut session) = get(writer, touch.id)? else { continue };
-        rules::touch(&mut session, touch);
-        // Each on its own: nothing ties one session's touch to another's.
+    for some in touches.chunks(TOUCHES) {
+        let mut touched = BTreeMap::new();
+        for touch in some {
+            let session = match touched.entry(touch.id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => match get(writer, touch.id)? {
+                    Some(session) => place.insert(session),
+                    None => continue,
+                },
+            };
+            rules::touch(session, touch);
+        }
         let mut changes = Changes::new();
-        changes.put(&writer.trees.sessions, touch.id.as_bytes(), record::encode(&session)?);
+        for (id, session) in &touched {
+            changes.put(&writer.trees.sessions, id.as_bytes(), record::encode(session)?);
+        }
         writer.commit(&changes)?;
     }
     Ok(())
