@@ -60,6 +60,10 @@ pub struct Activity {
     stuck_since: AtomicU64,
     /// The client has ended its side.
     ended: AtomicBool,
+    /// A head is longer than it may be.
+    large_head: AtomicBool,
+    /// What comes belongs to another protocol, and has no heads.
+    upgraded: AtomicBool,
     /// What the last request says of its body's length.
     body_length: AtomicU64,
     /// What hyper was given, see [`Residue`].
@@ -86,6 +90,8 @@ impl Activity {
             let_go: AtomicBool::new(false),
             stuck_since: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            large_head: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
             body_length: AtomicU64::new(0),
             beyond_head: AtomicU64::new(0),
             resets: AtomicU32::new(0),
@@ -137,6 +143,21 @@ impl Activity {
     pub(super) fn head_takes(&self, now: Instant) -> Option<Duration> {
         let began = self.head_began.load(Ordering::Relaxed);
         (began != 0).then(|| self.since(began, now))
+    }
+
+    /// From the answer on that is being made, the connection speaks something else.
+    pub(super) fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// Whether a head is under way: some of it came while no request was being answered, and it is not complete.
+    pub(super) fn has_begun_a_head(&self) -> bool {
+        self.head_began.load(Ordering::Relaxed) != 0
     }
 
     fn head_is_complete(&self, body: Option<u64>) {
@@ -257,6 +278,16 @@ impl Activity {
     /// Whether it has.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// A head has as many bytes as it may have, and is not complete.
+    pub(super) fn head_is_too_large(&self) {
+        self.large_head.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there was such a head.
+    pub(super) fn is_head_too_large(&self) -> bool {
+        self.large_head.load(Ordering::Relaxed)
     }
 
     /// Requests that are being answered.

@@ -41,6 +41,13 @@ const HEAR_OUT_BYTES: usize = 1 << 20;
 /// The answer to a head that does not end (RFC 9110, section 15.5.9).
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// The answer to a head that is too large and does not end (RFC 6585, section 5).
+const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// The most that hyper reads of a body at a time, in bytes, as large as the pieces of an answer. It begins with 8 KiB and takes
+/// more when that was filled.
+const READ: usize = 128 * 1024;
+
 /// HTTP/2's last frame: GOAWAY for every stream, `ENHANCE_YOUR_CALM` (RFC 9113, sections 6.8 and 7).
 const CALM_DOWN: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0xb];
 
@@ -70,6 +77,8 @@ enum End {
     Cut,
     /// A head took too long.
     SlowHead,
+    /// A head is larger than it may be, and does not end.
+    LargeHead,
     /// Too many streams were taken back.
     Flooded,
 }
@@ -82,7 +91,8 @@ where
     let activity = &shared.connection.activity;
     activity.taken_over(protocol == Protocol::Http2);
     let slot = Slot::new();
-    let io = TokioIo::new(Watched::new(held, protocol == Protocol::Http1, &shared.connection, &slot));
+    let measured = (protocol == Protocol::Http1).then_some(shared.settings.max_header_size);
+    let io = TokioIo::new(Watched::new(held, measured, &shared.connection, &slot));
     let end = match protocol {
         Protocol::Http1 => speak_http1(io, shared).await,
         Protocol::Http2 => speak_http2(io, shared).await,
@@ -92,6 +102,10 @@ where
     match end {
         End::Resting => return Some(held),
         End::SlowHead => too_slow(&mut held, shared).await,
+        End::LargeHead => {
+            shared.settings.metrics.limited(Limit::Header);
+            refuse(&mut held, shared, TOO_LARGE).await;
+        }
         End::Flooded => {
             shared.settings.metrics.limited(Limit::Http2Resets);
             if !activity.write_stuck() {
@@ -111,9 +125,14 @@ where
 /// Tells a client that its head took too long, and ends the connection.
 pub(super) async fn too_slow<S: AsyncRead + AsyncWrite + Unpin>(held: &mut Held<S>, shared: &Shared) {
     shared.settings.metrics.limited(Limit::HeaderTimeout);
+    refuse(held, shared, TOO_SLOW).await;
+}
+
+/// Answers a head that is not complete, and ends the connection.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(held: &mut Held<S>, shared: &Shared, answer: &[u8]) {
     // Nothing may be written into an answer that the client has not taken yet.
     if !shared.connection.activity.write_stuck() {
-        let told = timeout(HEAR_OUT, held.stream.write_all(TOO_SLOW)).await;
+        let told = timeout(HEAR_OUT, held.stream.write_all(answer)).await;
         if matches!(told, Ok(Ok(()))) {
             hear_out(&mut held.stream).await;
         }
@@ -160,6 +179,9 @@ where
             {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                connection.activity.upgrade();
+            }
             in_flight.hand_over();
             Ok::<_, Infallible>(response)
         }
@@ -168,7 +190,7 @@ where
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_buf_size(settings.max_header_size.max(8192))
+        .max_buf_size(settings.max_header_size.max(READ))
         .max_headers(settings.max_headers);
     let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut alarm = pin!(sleep(FIRST_LOOK.min(settings.idle_timeout).min(settings.header_timeout)));
@@ -182,6 +204,7 @@ where
             ended = serving.as_mut() => return match ended {
                 Ok(()) if activity.has_let_go() && !draining && !leaving => End::Resting,
                 Ok(()) => End::Over,
+                Err(_) if activity.is_head_too_large() => End::LargeHead,
                 Err(error) => {
                     tracing::debug!(%error, "a connection ended with an error");
                     if error.is_parse_too_large() {

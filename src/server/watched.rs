@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::activity::Activity;
 use super::connection::{Connection, Open};
 use super::residue::Residue;
 
@@ -68,16 +69,45 @@ pub(super) struct Watched<S> {
     /// Always there until it is dropped.
     held: Option<Held<S>>,
     connection: Arc<Connection>,
-    /// For HTTP/1.1 alone.
-    residue: Option<Residue>,
+    http1: Option<Measured>,
     slot: Slot<S>,
 }
 
+/// What is measured of HTTP/1.1.
+struct Measured {
+    residue: Residue,
+    /// Bytes of the head that is not complete; `None`: where it began can't be told, and hyper's buffer is the limit.
+    head: Option<usize>,
+    /// The most that they may be.
+    max_header_size: usize,
+}
+
+impl Measured {
+    const fn new(max_header_size: usize) -> Self {
+        Self { residue: Residue::new(), head: Some(0), max_header_size }
+    }
+
+    /// Whether hyper has as much of a head as it may, and wants more. It reads bodies by more at a time, into the same buffer.
+    fn is_head_too_large(&mut self, activity: &Activity) -> bool {
+        if !activity.has_begun_a_head() {
+            // Behind what is unread, a request that came with the one before it, a head may have begun that was not seen.
+            self.head = (!activity.busy() && activity.all_read() && !activity.is_upgraded()).then_some(0);
+        }
+        self.head.is_some_and(|head| head >= self.max_header_size)
+    }
+
+    /// Takes note of bytes that hyper is given.
+    fn read(&mut self, bytes: &[u8], activity: &Activity) {
+        self.residue.read(bytes, activity.busy(), activity.all_read());
+        self.head = self.head.map(|head| head.saturating_add(bytes.len()));
+    }
+}
+
 impl<S> Watched<S> {
-    /// `measured`: whether the connection may rest later.
-    pub(super) fn new(held: Held<S>, measured: bool, connection: &Arc<Connection>, slot: &Slot<S>) -> Self {
+    /// `http1`: the largest head in bytes, for HTTP/1.1 alone.
+    pub(super) fn new(held: Held<S>, http1: Option<usize>, connection: &Arc<Connection>, slot: &Slot<S>) -> Self {
         let slot = Slot(Arc::clone(&slot.0));
-        Self { held: Some(held), connection: Arc::clone(connection), residue: measured.then(Residue::new), slot }
+        Self { held: Some(held), connection: Arc::clone(connection), http1: http1.map(Measured::new), slot }
     }
 
     fn stream(&mut self) -> std::io::Result<Pin<&mut S>>
@@ -102,6 +132,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if activity.has_let_go() {
             return Poll::Ready(Ok(()));
         }
+        if let Some(measured) = &mut this.http1
+            && measured.is_head_too_large(activity)
+        {
+            activity.head_is_too_large();
+            return Poll::Ready(Err(std::io::ErrorKind::InvalidData.into()));
+        }
         let before = buf.filled().len();
         if held.filled > 0 {
             let count = held.ahead().len().min(buf.remaining());
@@ -116,9 +152,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         };
         let bytes = buf.filled().get(before..).unwrap_or_default();
         if !bytes.is_empty() {
-            if let Some(residue) = &mut this.residue {
-                residue.read(bytes, activity.busy(), activity.all_read());
-                activity.note_residue(residue);
+            if let Some(measured) = &mut this.http1 {
+                measured.read(bytes, activity);
+                activity.note_residue(&measured.residue);
             }
             activity.received();
             // An error, if that is what came behind them, comes again.

@@ -74,6 +74,46 @@ async fn heads_are_limited_in_size_number_and_time() {
     assert!(server.upstream.take().is_empty());
 }
 
+// hyper reads bodies by more at a time than a head may have: into one buffer, whose size is no limit for heads.
+#[tokio::test]
+async fn a_head_in_pieces_is_held_against_the_limit() {
+    const PIECE: usize = 4000;
+    let server = Server::start(&format!("[server]\nmax_header_size = \"16KiB\"\n{PUBLIC}")).await;
+    let chunked =
+        format!("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n0\r\n\r\n", 90_000, "b".repeat(90_000));
+    for (before, count) in [("nothing", 0.0), ("a body", 1.0), ("a chunked body", 2.0)] {
+        let mut connection = server.connect().await;
+        match before {
+            "a body" => drop(connection.send("POST", "/a", &[], "b".repeat(90_000).as_bytes()).await.is(200)),
+            "a chunked body" => {
+                connection.write(chunked.as_bytes()).await;
+                connection.answer(false).await.unwrap().is(200);
+                // What came last is told from a head's first bytes only with the next one.
+                connection.send("GET", "/a", &[], b"").await.is(200);
+            }
+            _ => {}
+        }
+        // Below the limit, and in as many pieces.
+        connection.write(b"GET /a HTTP/1.1\r\nHost: a\r\nX: ").await;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            connection.write(&[b'x'; PIECE]).await;
+        }
+        connection.write(b"\r\n\r\n").await;
+        connection.answer(false).await.unwrap().is(200);
+        // Never complete, and not even half of what is read of a body at a time.
+        connection.write(b"GET /a HTTP/1.1\r\nHost: a\r\nX: ").await;
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            connection.write(&[b'x'; PIECE]).await;
+        }
+        let answer = connection.answer(false).await.expect("an answer").is(431);
+        assert_eq!(answer.field("connection"), "close", "after {before}");
+        connection.ended().await;
+        counted(&server, "header", count + 1.0).await;
+    }
+}
+
 #[tokio::test]
 async fn a_target_alone_can_be_too_long() {
     let server = Server::start(&format!("[server]\nmax_header_size = \"200KiB\"\n{PUBLIC}")).await;

@@ -100,6 +100,32 @@ async fn it_is_the_upgrade_that_it_means() {
     assert!(ended.is_none_or(|ended| ended.is_err()));
 }
 
+// What comes behind an upgrade is no head, however much it is and however small its pieces.
+#[tokio::test]
+async fn an_upgrade_carries_more_than_a_head_may_have() {
+    let server = Server::start(&format!("[server]\nmax_header_size = \"16KiB\"\n{}", TOML.replace("[server]\n", ""))).await;
+    accepts(&server);
+    let mut connection = server.connect().await;
+    let fields = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    connection.send("GET", "/public/chat", &fields, b"").await.is(101);
+    for nth in 0..60 {
+        let piece = [b'a' + nth % 26; 1000];
+        connection.write(&piece).await;
+        let mut back = Vec::new();
+        while back.len() < piece.len() {
+            let more = connection.read().await;
+            assert!(!more.is_empty(), "the connection ended after {nth} pieces");
+            back.extend_from_slice(&more);
+        }
+        assert_eq!(back, piece);
+    }
+}
+
 // HOST-1, and as with an upgrade, the cookie counts for nothing when another site's page opens it.
 #[tokio::test]
 async fn the_rules_are_those_of_the_upgrade() {
