@@ -78,7 +78,7 @@ class Application:
     """nginx with one small file, and when it was away."""
 
     def __init__(self, folder):
-        self.folder, self.port, self.away = folder, free_port(), []
+        self.folder, self.port, self.away, self.leaving = folder, free_port(), [], None
         (folder / "root").mkdir(parents=True)
         # Whoever nginx's workers run as must get there.
         for place in (folder.parent, folder, folder / "root"):
@@ -100,18 +100,21 @@ class Application:
         end(self.process)
 
     def restart(self):
-        began = time.time()
+        # Before it is told to: it closes its sockets first, and then ends.
+        began = self.leaving = time.time()
         self.stop()
         time.sleep(AWAY)
         self.start()
         self.away.append((began, time.time() + AFTERMATH))
+        self.leaving = None
 
     def explains(self, moment, took=0.0):
         return any(begin <= moment + took and moment <= finish for begin, finish in [*self.away, *self.now()])
 
     def now(self):
         """A restart that is under way is not in the list yet."""
-        return [] if self.process.poll() is None else [(time.time() - 60, time.time() + 60)]
+        leaving = self.leaving
+        return [] if leaving is None else [(leaving, time.time())]
 
 
 class Person:
