@@ -33,7 +33,7 @@ pub const OPENING: &str = "store-open";
 
 /// Bytes of pages that sled keeps in memory, as it counts them on disk; what it takes is a few times that. Little, as the
 /// proxy reads nothing from here for a request of a session that it knows, and the system caches the file.
-const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+const CACHE_BYTES: u64 = 1024 * 1024;
 
 /// A lock can outlive its holder for a moment (spacejam/sled#1289): try this often, so far apart, before giving up.
 const LOCK_ATTEMPTS: u32 = 50;
