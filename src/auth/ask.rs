@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::audit::ClientRecord;
-use super::live::{Boarding, Landing, Looked, Question};
+use super::live::{Boarding, Landing, Looked, Question, Seen};
 use super::recognise::Recognised;
 use super::{Auth, Error, keys};
 use crate::clock::Timestamp;
@@ -51,7 +51,7 @@ impl Auth {
 
     async fn ask_for(self: &Arc<Self>, mut question: Question, token: &str, client: IpAddr, now: Timestamp) -> Recognised {
         for _ in 0..ROUNDS {
-            match self.look(question, now).await {
+            match self.look_unless(question, now, || self.is_known(token, client, now)).await {
                 Looked::Known => {}
                 Looked::Gone => return Recognised::No,
                 Looked::Away => return Recognised::StoreAway,
@@ -67,8 +67,22 @@ impl Auth {
         if question == Question::SigningKeys { Recognised::No } else { Recognised::StoreAway }
     }
 
+    /// Whether the table has an answer, whichever.
+    fn is_known(self: &Arc<Self>, token: &str, client: IpAddr, now: Timestamp) -> bool {
+        match self.find(token, now) {
+            Ok(None) => true,
+            Ok(Some(entry)) => !matches!(self.live.look(&entry, client, now), Seen::Ask(_)),
+            Err(_) => false,
+        }
+    }
+
     /// Has a question answered by the store, together with everybody else who asks it.
     pub(super) async fn look(self: &Arc<Self>, question: Question, now: Timestamp) -> Looked {
+        self.look_unless(question, now, || false).await
+    }
+
+    /// As [`Auth::look`], unless the table `knows` by the time that nobody else is found asking.
+    async fn look_unless(self: &Arc<Self>, question: Question, now: Timestamp, knows: impl FnOnce() -> bool) -> Looked {
         if self.live.is_store_away() {
             return Looked::Away;
         }
@@ -81,6 +95,11 @@ impl Auth {
         let mut answer = match self.live.board(question) {
             Boarding::Full => return Looked::Away,
             Boarding::Wait(answer) => answer,
+            // Between the question and here, the answer to somebody else's may have come.
+            Boarding::Ask(_) if knows() => {
+                self.live.give_up(question, Looked::Known);
+                return Looked::Known;
+            }
             Boarding::Ask(answer) => {
                 let auth = Arc::clone(self);
                 // A task of its own: whoever asked first may go away, and others wait as well.
@@ -204,6 +223,6 @@ impl Flight<'_> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.auth.live.give_up(self.question);
+        self.auth.live.give_up(self.question, Looked::Away);
     }
 }

@@ -82,7 +82,8 @@ impl Auth {
         }
     }
 
-    fn find(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Entry>>, Question> {
+    /// Where a token leads to in the table; an error: only the store can tell.
+    pub(super) fn find(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Entry>>, Question> {
         if token.len() > MAX_TOKEN_BYTES {
             return Ok(None);
         }

@@ -184,10 +184,10 @@ impl Live {
         Some(looked)
     }
 
-    /// Gives a question up that has not been answered.
-    pub(in crate::auth) fn give_up(&self, question: Question) {
+    /// Gives a question up that has not been answered; `instead` is what those who wait are told.
+    pub(in crate::auth) fn give_up(&self, question: Question, instead: Looked) {
         if let Some(flight) = lock(&self.unknown.flights).remove(&question) {
-            flight.answer.send_replace(Some(Looked::Away));
+            flight.answer.send_replace(Some(instead));
         }
     }
 
@@ -263,14 +263,14 @@ mod tests {
         assert_eq!((*first.borrow(), *second.borrow()), (Some(Looked::Gone), Some(Looked::Gone)));
         assert!(live.is_absent(question), "and nobody asks again for a moment");
         assert!(matches!(live.board(question), Boarding::Ask(_)));
-        live.give_up(question);
+        live.give_up(question, Looked::Away);
     }
 
     #[test]
     fn who_is_given_up_is_told_so() {
         let (live, question) = (live(), Question::Session(SessionId::new()));
         let Boarding::Ask(waiting) = live.board(question) else { panic!("nobody has asked") };
-        live.give_up(question);
+        live.give_up(question, Looked::Away);
         assert_eq!(*waiting.borrow(), Some(Looked::Away));
         assert!(!live.is_absent(question));
     }
@@ -299,7 +299,7 @@ mod tests {
         for _ in MAX_TOKEN_FLIGHTS..MAX_FLIGHTS {
             assert!(matches!(live.board(Question::Session(SessionId::new())), Boarding::Ask(_)));
         }
-        live.give_up(token(0));
+        live.give_up(token(0), Looked::Away);
         assert!(matches!(live.board(token(MAX_TOKEN_FLIGHTS)), Boarding::Ask(_)));
     }
 
