@@ -61,6 +61,7 @@ async fn every_branch_costs_and_says_the_same() {
     let (_, token) = server.signed_in("second@example.com").await;
     server.enrol(&token).await;
     let branches = ["unknown", "known", "root", "disabled", "second"].map(|name| format!("{name}@example.com"));
+    server.store().settled().await;
 
     let mut by_api = Vec::new();
     for email in &branches {
@@ -237,6 +238,7 @@ async fn a_full_queue_keeps_strangers_out_and_nobody_who_is_known() {
         places.push(place);
         assert!(places.len() <= 1000, "the queue has an end");
     }
+    server.store().settled().await;
     for email in ["ada@example.com", "nobody@example.com"] {
         for password in [PASSWORD, WRONG] {
             server.store().take_asked();

@@ -190,6 +190,7 @@ async fn codes_are_good_for_one_step_either_side_and_once() {
 async fn unknown_addresses_look_and_cost_like_wrong_passwords() {
     let server = Server::start("").await;
     server.account("ada@example.com", &[]).await;
+    server.store().settled().await;
     let mut seen = Vec::new();
     for email in ["ada@example.com", "nobody@example.com"] {
         server.store().take_asked();

@@ -58,6 +58,18 @@ impl Switchable {
         asked
     }
 
+    /// Waits until what was changed has been heard of: with a shared store the process reads again, in its own time, what it
+    /// is told has changed.
+    pub(crate) async fn settled(&self) {
+        loop {
+            self.take_asked();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if self.take_asked().is_empty() {
+                return;
+            }
+        }
+    }
+
     async fn take_time(&self) {
         tokio::time::sleep(Duration::from_millis(self.switches.audit_takes.load(Ordering::SeqCst))).await;
     }
