@@ -106,6 +106,10 @@ INSERTED = [
 ]  # fmt: skip
 
 
+#: What everybody gets through to every application, whatever the dice say: a run in which nothing does shows nothing.
+PASSES = [b"/public/a.png", b"/public/a/b/", b"/public/%7Ea", b"/public/a?x=/../admin"]
+
+
 @dataclass
 class Generator:
     dice: random.Random
@@ -242,16 +246,17 @@ def test_nobody_reaches_what_a_rule_keeps_from_them(start_module, applications, 
     print(f"NULLPASS_SEED={SEED}")
     server, token = protect(start_module, applications, kind)
     generator = Generator(random.Random(SEED))
-    targets = [generator.target() for _ in range(CASES)]
+    targets = PASSES + [generator.target() for _ in range(CASES)]
 
     def run(name: str, caller: str, speaks: type[Caller]) -> tuple[str, Counter, list[str]]:
         counts, found = Counter(), []
         mount = MOUNT.encode() if name.endswith("-mounted") else b""
         connection = speaks(server.port, f"{name}.test", token if caller == "ada" else None)
-        for target in targets:
+        for number, target in enumerate(targets):
             target = mount + target
             status, body = connection.ask(target)
             counts[status] += 1
+            assert status == 200 or number >= len(PASSES), (name, caller, target, status)
             if status != 200:
                 continue
             views = [(line.split(" ")[0], mount + bytes.fromhex(line.split(" ")[1])) for line in body.decode().splitlines()]
@@ -269,8 +274,9 @@ def test_nobody_reaches_what_a_rule_keeps_from_them(start_module, applications, 
         results = [one.result() for one in done]
     wrong_ones = [line for _, _, found in results for line in found]
     assert not wrong_ones, f"seed {SEED}, {len(wrong_ones)} in all:\n" + "\n".join(wrong_ones[:20])
+    # It would show nothing if nothing but what is plain got through. That is said of all together: of one alone, three in
+    # a hundred are let through in the middle, and the dice may well give it fewer than a test could ask for.
     assert sum(counts["odd"] for _, counts, _ in results) > CASES, results
     for who, counts, _ in results:
         print(who, dict(counts))
-        # It would show nothing if nothing got through, or nothing but what is plain.
-        assert counts[200] > CASES / 60 and counts[400] > CASES / 20, (who, counts)
+        assert counts[400] > CASES / 20, (who, counts)
