@@ -75,6 +75,15 @@ impl Auth {
         Ok((place, self.attempt(counted, address, now).await?))
     }
 
+    /// Refuses a sign-in that could have no place anyway, before the store is asked for its account: in a flood, nearly all are
+    /// such. A device's cookie may be worth one of the owner's places; whether it is, only the account can tell.
+    pub(super) fn expect_place(&self, client: &Client) -> Result<(), Error> {
+        if client.device.is_none() {
+            self.hasher.expect_place().inspect_err(|_| Counters::add(&self.counters.hashes_refused))?;
+        }
+        Ok(())
+    }
+
     /// Counts an attempt with a code for an account. The counter belongs to the account and outlives the flow, a
     /// restart and a right password (requirement RL-2).
     pub(super) async fn attempt_code(&self, user: UserId, now: Timestamp) -> Result<Attempt, Error> {

@@ -169,6 +169,7 @@ impl Auth {
         client: &Client,
         now: Timestamp,
     ) -> Result<User, Error> {
+        self.expect_place(client)?;
         let user = self.store.user_by_email(email).await?;
         let (place, attempt) = self.attempt_password(email, user.as_ref(), Asker::Stranger, client, now).await?;
         let hash = user.as_ref().map(|user| user.password.clone());

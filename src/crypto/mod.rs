@@ -14,6 +14,7 @@ pub mod recovery;
 pub mod seal;
 pub mod token;
 pub mod totp;
+mod turned_away;
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use argon2::Params;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::aside;
 use super::pace::Pace;
 use super::phc::{hash, verify};
+use super::turned_away::TurnedAway;
 use crate::config;
 use crate::model::Secret;
 
@@ -63,6 +65,7 @@ pub struct PasswordHasher {
     waiting: AtomicUsize,
     done: Arc<AtomicU64>,
     pace: Arc<Pace>,
+    turned_away: TurnedAway,
 }
 
 impl PasswordHasher {
@@ -78,12 +81,25 @@ impl PasswordHasher {
             waiting: AtomicUsize::new(0),
             done: Arc::new(AtomicU64::new(0)),
             pace: Arc::default(),
+            turned_away: TurnedAway::default(),
         }
     }
 
     /// A place in the queue, to be taken before an attempt costs anything else.
     pub fn place(&self, asker: Asker) -> Result<Place<'_>, Busy> {
-        Place::take(&self.waiting, asker)
+        Place::take(&self.waiting, asker).ok_or_else(|| self.turned_away())
+    }
+
+    fn turned_away(&self) -> Busy {
+        if let Some(number) = self.turned_away.count(Instant::now()) {
+            tracing::warn!(number, waiting = self.queue_len(), "too many wait for a password to be checked: others are told to come back");
+        }
+        Busy
+    }
+
+    /// Refuses who could have no place now if they are a stranger, before anybody has found out who they are.
+    pub fn expect_place(&self) -> Result<(), Busy> {
+        if self.queue_len() < MAX_WAITING { Ok(()) } else { Err(self.turned_away()) }
     }
 
     /// The PHC string for a new password, which [`super::password_rules::check`] has passed.
@@ -144,14 +160,14 @@ fn default_at_once(cores: usize) -> usize {
 pub struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize, asker: Asker) -> Result<Self, Busy> {
+    fn take(waiting: &'a AtomicUsize, asker: Asker) -> Option<Self> {
         let most = match asker {
             Asker::Stranger => MAX_WAITING,
             Asker::Known => MAX_WAITING + MAX_KNOWN_WAITING,
         };
         let place = Self(waiting);
         // Taken first and looked at then: the bound holds however many come at once.
-        if waiting.fetch_add(1, Ordering::Relaxed) < most { Ok(place) } else { Err(Busy) }
+        (waiting.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
     }
 }
 

@@ -138,9 +138,10 @@ impl Failure {
     }
 }
 
-/// Writes to the log what the client must not know: what is behind a 5xx.
+/// Writes to the log what the client must not know: what is behind a 5xx. That there is no place to check a password is said
+/// where it is found out, once for many.
 pub(super) fn log(error: &auth::Error, request_id: &str) {
-    if told(error).status.is_server_error() {
+    if told(error).status.is_server_error() && !matches!(error, auth::Error::Busy) {
         tracing::error!(request_id, error = chain(error), "a request could not be done");
     }
 }
