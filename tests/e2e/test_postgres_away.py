@@ -207,10 +207,10 @@ def test_a_full_disk(new_postgres, echo, tmp_path):
         with Watch([server.port for server in replicas], people, ended) as watch:
             watch.wait_until_all_good(30)
             ballast = database.data / "ballast"
-            with ballast.open("wb") as file, contextlib.suppress(OSError):
+            # Unbuffered: what a buffer still held would be written, and fail, once more when the file is closed.
+            with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while True:
-                    file.write(b"x" * 65536)
-                    file.flush()
+                    file.write(bytes(65536))
             full = time.monotonic()
             # Others write as well; the log of the database needs room too.
             writing = threading.Thread(target=write_until_it_fails, args=(database,), daemon=True)
