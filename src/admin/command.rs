@@ -251,12 +251,12 @@ pub async fn execute(auth: &Auth, command: Command, now: Timestamp) -> Result<An
             Ok(Answer::Keys(KeyRows::new(&signing, auth.storage_key().await.map_err(refusal)?)))
         }
         Command::KeyRotate {} => {
-            let signing = auth.rotate_signing_keys(now).await.map_err(refusal)?;
+            let signing = auth.rotate_signing_keys(ACTOR, now).await.map_err(refusal)?;
             Ok(Answer::Keys(KeyRows::new(&signing, auth.storage_key().await.map_err(refusal)?)))
         }
-        Command::StorageKeyRotate {} => Ok(Answer::Rotating(auth.begin_storage_rotation(now).await.map_err(refusal)?)),
+        Command::StorageKeyRotate {} => Ok(Answer::Rotating(auth.begin_storage_rotation(ACTOR, now).await.map_err(refusal)?)),
         Command::StorageKeyRewrap { after } => {
-            let Rewrapped { seen, next, finished } = auth.rewrap_some(after).await.map_err(refusal)?;
+            let Rewrapped { seen, next, finished } = auth.rewrap_some(after, ACTOR, now).await.map_err(refusal)?;
             Ok(Answer::Rewrapped { seen, next, finished })
         }
         Command::Audit(command) => audit::execute(auth, command).await.map(Answer::Audit),

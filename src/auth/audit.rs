@@ -117,9 +117,16 @@ impl EventView {
 }
 
 impl Auth {
-    /// Prepares to record `events`, all about `user`, with the one thing that [`Recording::run`] does.
-    pub(super) fn recording(&self, events: &[Event], user: &User, client: &Client, now: Timestamp) -> Result<Recording<'_>, Error> {
-        let records = events.iter().map(|event| self.seal_event(event.clone(), Some(user), client, now));
+    /// Prepares to record `events`, all about `user` or about no account, with the one thing that [`Recording::run`] does.
+    pub(super) fn recording<'u>(
+        &self,
+        events: &[Event],
+        user: impl Into<Option<&'u User>>,
+        client: &Client,
+        now: Timestamp,
+    ) -> Result<Recording<'_>, Error> {
+        let user = user.into();
+        let records = events.iter().map(|event| self.seal_event(event.clone(), user, client, now));
         let store = match records.collect::<Result<Vec<_>, Error>>() {
             Ok(records) => Some(self.store.recording(records)),
             Err(error) => {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::audit::Event;
 use super::vault::Vault;
-use super::{Auth, Error, Settings};
+use super::{Auth, Client, Error, Settings};
 use crate::clock::Timestamp;
 use crate::config::Algorithm;
 use crate::crypto::seal::Purpose;
 use crate::crypto::token::{AssertionClaims, KeyMaterial, Keyring, SigningKeyPair};
-use crate::model::{Kid, Secret};
+use crate::model::{Action, Kid, Secret};
 use crate::store::{self, SigningKeyRecord, Store};
 
 /// The most keys that may verify at a time: somebody who rotates every few minutes must not make every token's
@@ -60,7 +61,7 @@ impl Auth {
 
     /// Makes a new key for each algorithm that is signed with; the keys before verify what they signed as long as that is
     /// good. From the return on this process signs with the new ones. [`Error::Keys`]: there are too many.
-    pub async fn rotate_signing_keys(&self, now: Timestamp) -> Result<Vec<KeyView>, Error> {
+    pub async fn rotate_signing_keys(&self, actor: &str, now: Timestamp) -> Result<Vec<KeyView>, Error> {
         let _one = self.rotating.lock().await;
         let records = self.store.signing_keys().await?;
         let algorithms = signing_algorithms(&records);
@@ -77,10 +78,15 @@ impl Auth {
         let made = made.await.map_err(|error| Error::Internal(error.to_string()))?;
         let pairs = made.map_err(|error| Error::Internal(error.to_string()))?;
         let wrap = || pairs.iter().map(|pair| wrapped(&self.storage_key, pair, life)).collect::<Vec<_>>();
-        let mut done = self.store.rotate_signing_keys(&wrap(), now).await;
+        let kids = pairs.iter().map(|pair| pair.kid.0.as_str()).collect::<Vec<_>>().join(" ");
+        let event = Event::done(Action::SigningKeyRotate).by(actor).with("keys", kids);
+        let recording = self.recording(&[event], None, &Client::local(), now)?;
+        let keys = wrap();
+        let mut done = recording.run(|store| store.rotate_signing_keys(&keys, now)).await;
         if matches!(done, Err(store::Error::OldKey)) {
             self.storage_key.read_again(&*self.store).await?;
-            done = self.store.rotate_signing_keys(&wrap(), now).await;
+            let keys = wrap();
+            done = recording.run(|store| store.rotate_signing_keys(&keys, now)).await;
         }
         done?;
         self.read_keys_now().await?;

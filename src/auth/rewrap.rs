@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::audit::Event;
 use super::keys::owner;
 use super::vault::Keys;
-use super::{Auth, Error};
+use super::{Auth, Client, Error};
 use crate::clock::Timestamp;
 use crate::crypto::seal::{HeldKeys, Purpose};
-use crate::model::{Digest, Sealed, UserId};
+use crate::model::{Action, Digest, Sealed, UserId};
 use crate::store::{self, Rewrap, STORAGE_KEYS, UserQuery, WRAPPED_VALUES, Wrapped};
 
 /// Accounts in one step: they are one transaction.
@@ -77,16 +78,16 @@ impl Auth {
     /// Begins a rotation to the new master key that this process was given, or to one that it makes, or goes on with one
     /// that was broken off. Returns how much there is to go through. [`Error::Keys`]: there is no new key, or others have
     /// not got it yet; nothing has changed.
-    pub async fn begin_storage_rotation(&self, now: Timestamp) -> Result<u64, Error> {
+    pub async fn begin_storage_rotation(&self, actor: &str, now: Timestamp) -> Result<u64, Error> {
         let _one = self.rotating.lock().await;
         let keys = self.storage_key.read_again(&*self.store).await?;
         if keys.known.before.is_none() {
-            self.replace_key(&keys, now).await?;
+            self.replace_key(&keys, actor, now).await?;
         }
         self.count().await
     }
 
-    async fn replace_key(&self, keys: &Keys, now: Timestamp) -> Result<(), Error> {
+    async fn replace_key(&self, keys: &Keys, actor: &str, now: Timestamp) -> Result<(), Error> {
         let current = keys.known.current.check;
         let held = keys.held.clone();
         let held = self.tasks.spawn_blocking(move || held.with_next(&current)).await;
@@ -100,7 +101,10 @@ impl Auth {
         };
         self.require_others_have(&next).await?;
         let begun = keys.known.begin(next, now);
-        let is_ours = self.store.swap_meta(STORAGE_KEYS, Some(&keys.known.encode()?), Some(&begun.encode()?)).await?;
+        let event = Event::done(Action::StorageKeyRotate).by(actor).with("step", "begun").with("version", begun.current.version);
+        let recording = self.recording(&[event], None, &Client::local(), now)?;
+        let (old, new) = (keys.known.encode()?, begun.encode()?);
+        let is_ours = recording.run(|store| store.swap_meta(STORAGE_KEYS, Some(&old), Some(&new))).await?;
         let known = &self.storage_key.read_again(&*self.store).await?.known;
         if !is_ours {
             // Another process has begun the same in this moment, and may even have come to its end.
@@ -130,7 +134,7 @@ impl Auth {
 
     /// Wraps some of what the old key has wrapped with the new one: after `after`, or from the beginning. Each step is
     /// durable when it returns, doing it twice is doing it once, and any number of processes may do it at a time.
-    pub async fn rewrap_some(&self, after: Option<UserId>) -> Result<Rewrapped, Error> {
+    pub async fn rewrap_some(&self, after: Option<UserId>, actor: &str, now: Timestamp) -> Result<Rewrapped, Error> {
         let keys = self.storage_key.read_again(&*self.store).await?;
         if keys.known.before.is_none() {
             return Ok(Rewrapped { seen: 0, next: None, finished: true });
@@ -159,7 +163,7 @@ impl Auth {
         // What others changed between its reading and its writing is left for another round.
         let finished = self.left(keys.known.current.version).await? == 0;
         if finished {
-            self.finish(&keys).await?;
+            self.finish(&keys, actor, now).await?;
         }
         Ok(Rewrapped { seen, next, finished })
     }
@@ -204,12 +208,14 @@ impl Auth {
     }
 
     /// Nothing needs the old key any more. Nothing can come to need it either: the state refuses what it wraps.
-    async fn finish(&self, keys: &Keys) -> Result<(), Error> {
+    async fn finish(&self, keys: &Keys, actor: &str, now: Timestamp) -> Result<(), Error> {
         let _one = self.rotating.lock().await;
         // Durable, all of it, before the old key may go.
         self.store.flush().await?;
-        let finished = keys.known.finish();
-        let _others_did = self.store.swap_meta(STORAGE_KEYS, Some(&keys.known.encode()?), Some(&finished.encode()?)).await?;
+        let event = Event::done(Action::StorageKeyRotate).by(actor).with("step", "finished").with("version", keys.known.current.version);
+        let recording = self.recording(&[event], None, &Client::local(), now)?;
+        let (old, new) = (keys.known.encode()?, keys.known.finish().encode()?);
+        let _others_did = recording.run(|store| store.swap_meta(STORAGE_KEYS, Some(&old), Some(&new))).await?;
         let keys = self.storage_key.read_again(&*self.store).await?;
         if keys.known.before.is_none() {
             self.settle_keys().await?;

@@ -89,6 +89,10 @@ actions! {
     TokenReuse = "TOKEN_REUSE",
     /// The first administrator was made by a set-up link or from the configuration.
     SetupComplete = "SETUP_COMPLETE",
+    /// New signing keys took the place of those before.
+    SigningKeyRotate = "SIGNING_KEY_ROTATE",
+    /// The storage key began to be replaced, or was.
+    StorageKeyRotate = "STORAGE_KEY_ROTATE",
 }
 
 impl fmt::Display for Action {

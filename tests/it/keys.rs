@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use nullpass::auth::Error;
+use nullpass::auth::chain::Verified;
 use nullpass::auth::keys::KeyStatus;
 use nullpass::config::Config;
-use nullpass::model::{Secret, User};
-use nullpass::store::{STORAGE_KEYS, StorageKeys, Store, UserQuery, WRAPPED_VALUES};
+use nullpass::model::{Action, Secret, User};
+use nullpass::store::{AuditQuery, STORAGE_KEYS, StorageKeys, Store, UserQuery, WRAPPED_VALUES};
 use serde_json::{Value, json};
 
 use crate::support::{PASSWORD, Replicas, Server, code, soon};
@@ -26,15 +27,15 @@ async fn published(server: &Server) -> Vec<String> {
 }
 
 async fn rotate(server: &Server) {
-    server.auth().rotate_signing_keys(server.now()).await.unwrap();
+    server.auth().rotate_signing_keys("cli", server.now()).await.unwrap();
 }
 
 /// Replaces the storage key to the end.
 async fn replace(server: &Server) -> u64 {
-    let total = server.auth().begin_storage_rotation(server.now()).await.unwrap();
+    let total = server.auth().begin_storage_rotation("cli", server.now()).await.unwrap();
     let (mut after, mut seen) = (None, 0);
     loop {
-        let step = server.auth().rewrap_some(after).await.unwrap();
+        let step = server.auth().rewrap_some(after, "cli", server.now()).await.unwrap();
         seen += step.seen;
         after = step.next;
         if step.finished {
@@ -151,7 +152,7 @@ async fn every_key_that_signs_is_replaced() {
 async fn the_newest_key_signs_whatever_the_clock_says() {
     let server = Server::start("").await;
     let (_, before) = server.signed_in("ada@example.com").await;
-    server.auth().rotate_signing_keys(server.now().minus(Duration::from_hours(2))).await.unwrap();
+    server.auth().rotate_signing_keys("cli", server.now().minus(Duration::from_hours(2))).await.unwrap();
     assert_ne!(kid(&server.log_in("ada@example.com").await), kid(&before));
 }
 
@@ -182,7 +183,7 @@ async fn there_are_never_too_many_keys() {
     let server = Server::start("").await;
     let (_, token) = server.signed_in("ada@example.com").await;
     let refused = loop {
-        match server.auth().rotate_signing_keys(server.now()).await {
+        match server.auth().rotate_signing_keys("cli", server.now()).await {
             Ok(keys) => assert!(keys.len() <= 64),
             Err(error) => break error,
         }
@@ -266,7 +267,7 @@ async fn the_storage_key_is_replaced_under_everybody() {
     let makes_its_own = old_file.is_some();
     if !makes_its_own {
         // Nothing to rotate to, and that is said.
-        let error = server.auth().begin_storage_rotation(server.now()).await.unwrap_err();
+        let error = server.auth().begin_storage_rotation("cli", server.now()).await.unwrap_err();
         assert!(error.to_string().contains("storage.previous_master_key"), "{error}");
         assert!(server.reload(|config| both(config, &key(7))).await.unwrap().is_empty(), "without a restart");
         both(&mut server.config, &key(7));
@@ -304,6 +305,48 @@ async fn the_storage_key_is_replaced_under_everybody() {
     }
 }
 
+/// The recorded rotations, oldest first: what, by whom, and how far.
+async fn recorded(server: &Server) -> Vec<(Action, Option<String>, Option<String>)> {
+    let events = server.auth().events(&AuditQuery { limit: 1000, ..AuditQuery::default() }).await.unwrap();
+    let of_keys = |action| matches!(action, Action::SigningKeyRotate | Action::StorageKeyRotate);
+    let mut found: Vec<_> = events.into_iter().map(|view| view.event).filter(|event| of_keys(event.action)).collect();
+    found.reverse();
+    found.into_iter().map(|event| (event.action, event.actor, event.details.get("step").cloned())).collect()
+}
+
+// Each rotation is recorded with what it does; with audit.required not one is begun that can't be.
+#[tokio::test]
+async fn rotations_are_recorded() {
+    let mut server = Server::start("[audit]\nrequired = true\n").await;
+    if !server.data().join("master.key").exists() {
+        both(&mut server.config, &key(7));
+        server.restart().await;
+    }
+    server.store().set_audit_fails(true);
+    let before = server.auth().signing_keys().await.unwrap();
+    assert!(server.auth().rotate_signing_keys("cli", server.now()).await.is_err());
+    assert!(server.auth().begin_storage_rotation("cli", server.now()).await.is_err());
+    server.store().set_audit_fails(false);
+    assert_eq!(server.auth().signing_keys().await.unwrap(), before);
+    assert_eq!(known(&**server.store()).await.current.version, 1);
+    assert_eq!(recorded(&server).await, []);
+    rotate(&server).await;
+    replace(&server).await;
+    // One that has come to its end is not gone on with, and no event tells of nothing.
+    assert!(server.auth().rewrap_some(None, "cli", server.now()).await.unwrap().finished);
+    let by_cli = |action, step: Option<&str>| (action, Some("cli".to_owned()), step.map(str::to_owned));
+    let expected = [
+        by_cli(Action::SigningKeyRotate, None),
+        by_cli(Action::StorageKeyRotate, Some("begun")),
+        by_cli(Action::StorageKeyRotate, Some("finished")),
+    ];
+    assert_eq!(recorded(&server).await, expected);
+    for chain in server.auth().audit_chains().await.unwrap() {
+        let verified = server.auth().verify_audit(chain.writer, None, None).await.unwrap();
+        assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
+    }
+}
+
 // NP-4: broken off after any step, with a new process each time: both keys are needed until it has come to its end, and it does.
 #[tokio::test]
 async fn a_rotation_that_is_broken_off_goes_on() {
@@ -316,7 +359,7 @@ async fn a_rotation_that_is_broken_off_goes_on() {
         server.restart().await;
     }
     // Begun, and nothing wrapped yet.
-    server.auth().begin_storage_rotation(server.now()).await.unwrap();
+    server.auth().begin_storage_rotation("cli", server.now()).await.unwrap();
     server.restart().await;
     assert_eq!(versions(&**server.store()).await, [1]);
     let new = server.account("new@example.com", &[]).await;
@@ -379,14 +422,14 @@ async fn the_storage_key_is_replaced_under_many() {
     replicas.servers[0].reload(|config| both(config, &key(7))).await.unwrap();
     if shared {
         // Two do not have it yet, and that is found out.
-        let error = replicas.servers[0].auth().begin_storage_rotation(replicas.servers[0].now()).await.unwrap_err();
+        let error = replicas.servers[0].auth().begin_storage_rotation("cli", replicas.servers[0].now()).await.unwrap_err();
         assert!(error.to_string().contains("do not have the new master key: 2"), "{error}");
         assert_eq!(versions(&**replicas.store()).await, [1]);
     }
     for server in &replicas.servers[1..] {
         server.reload(|config| both(config, &key(7))).await.unwrap();
     }
-    let total = replicas.servers[0].auth().begin_storage_rotation(replicas.servers[0].now()).await.unwrap();
+    let total = replicas.servers[0].auth().begin_storage_rotation("cli", replicas.servers[0].now()).await.unwrap();
     // Nobody tells the others: the state refuses what they wrap with the old key, and they look.
     for (place, server) in replicas.servers.iter().enumerate() {
         let user = server.account(&format!("p{place}@example.com"), &[]).await;
@@ -397,6 +440,7 @@ async fn the_storage_key_is_replaced_under_many() {
     // Anybody goes on with it, also several at once.
     let (one, two) = tokio::join!(replace(&replicas.servers[1]), replace(&replicas.servers[2]));
     assert!(one >= total && two >= total);
+    assert_eq!(recorded(&replicas.servers[0]).await.len(), 2, "one beginning and one end, however many took part");
     assert_eq!(versions(&**replicas.store()).await, [2]);
     for server in &replicas.servers {
         server.reload(|config| config.storage.master_key = Some(key(7))).await.unwrap();

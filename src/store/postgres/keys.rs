@@ -172,49 +172,42 @@ pub(super) async fn meta(pool: &Pool, name: &str) -> Result<Option<Vec<u8>>, Err
     row.map(|row| row.try_get(0)).transpose().map_err(unexpected)
 }
 
-pub(super) async fn swap_meta(pool: &Pool, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool, Error> {
-    if let Some(new) = new {
-        record::fits(new)?;
-        if is_wrapped_value(name) {
-            return pool.transaction(&SwapWrapped { name, expected, new }).await;
-        }
-    }
-    let changed = match (expected, new) {
-        (None, Some(new)) => {
-            pool.write("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true", &[&name, &new]).await?
-        }
-        (Some(old), Some(new)) => {
-            pool.write("UPDATE meta SET value = $3 WHERE name = $1 AND value = $2 RETURNING true", &[&name, &old, &new]).await?
-        }
-        (Some(old), None) => pool.write("DELETE FROM meta WHERE name = $1 AND value = $2 RETURNING true", &[&name, &old]).await?,
-        (None, None) => return Ok(meta(pool, name).await?.is_none()),
-    };
-    Ok(changed == 1)
-}
-
-/// The same for what is wrapped by the storage key.
-struct SwapWrapped<'a> {
-    name: &'a str,
-    expected: Option<&'a [u8]>,
-    new: &'a [u8],
+/// Sets a value if it still is as expected.
+pub(super) struct SwapMeta<'a> {
+    pub(super) name: &'a str,
+    pub(super) expected: Option<&'a [u8]>,
+    pub(super) new: Option<&'a [u8]>,
 }
 
 #[async_trait]
-impl Work for SwapWrapped<'_> {
+impl Work for SwapMeta<'_> {
     type Done = bool;
 
+    fn did_something(done: &bool) -> bool {
+        *done
+    }
+
     async fn run(&self, tx: &Tx<'_>) -> Result<bool, Failure> {
+        if let Some(new) = self.new {
+            record::fits(new)?;
+        }
         let row = tx.one("SELECT value FROM meta WHERE name = $1 FOR UPDATE", &[&self.name]).await?;
         let found: Option<Vec<u8>> = row.map(|row| row.try_get(0)).transpose()?;
         if found.as_deref() != self.expected {
             return Ok(false);
         }
-        refuse_old_key(tx, self.new).await?;
-        // Who finds none may not be the only one.
-        let sql = match found {
-            None => "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-            Some(_) => "UPDATE meta SET value = $2 WHERE name = $1",
+        if let Some(new) = self.new.filter(|_| is_wrapped_value(self.name)) {
+            refuse_old_key(tx, new).await?;
+        }
+        let changed = match (found, self.new) {
+            // Who finds none may not be the only one.
+            (None, Some(new)) => {
+                tx.change("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING", &[&self.name, &new]).await?
+            }
+            (Some(_), Some(new)) => tx.change("UPDATE meta SET value = $2 WHERE name = $1", &[&self.name, &new]).await?,
+            (Some(_), None) => tx.change("DELETE FROM meta WHERE name = $1", &[&self.name]).await?,
+            (None, None) => 1,
         };
-        Ok(tx.change(sql, &[&self.name, &self.new]).await? == 1)
+        Ok(changed == 1)
     }
 }

@@ -309,7 +309,7 @@ impl Store for PostgresStore {
     }
 
     async fn rotate_signing_keys(&self, new: &[SigningKeyRecord], at: Timestamp) -> Result<(), Error> {
-        self.pool().transaction(&keys::Rotate { new, at }).await
+        self.act(&keys::Rotate { new, at }).await
     }
 
     async fn remove_signing_keys(&self, kids: &[Kid]) -> Result<u64, Error> {
@@ -325,7 +325,7 @@ impl Store for PostgresStore {
     }
 
     async fn swap_meta(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool, Error> {
-        keys::swap_meta(self.pool(), name, expected, new).await
+        self.act(&keys::SwapMeta { name, expected, new }).await
     }
 
     async fn rewrap(&self, these: &[Rewrap]) -> Result<u64, Error> {

@@ -91,5 +91,7 @@ const fn text(t: &Texts, action: Action) -> &'static str {
         Action::ReauthFailed => events.reauth_failed,
         Action::TokenReuse => events.token_reuse,
         Action::SetupComplete => events.setup_complete,
+        Action::SigningKeyRotate => events.signing_key_rotate,
+        Action::StorageKeyRotate => events.storage_key_rotate,
     }
 }
