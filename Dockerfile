@@ -26,8 +26,10 @@ FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /out/nullpass /nullpass
 # A new volume takes over the owner of the folder that it covers.
 COPY --from=build --chown=65532:65532 /out/data /data
+# The last one is for glibc: the buffers of the store's log, 512 KiB each, go back to the system.
 ENV NULLPASS__SERVER__LISTEN=0.0.0.0:8080 \
-    NULLPASS__STORAGE__PATH=/data
+    NULLPASS__STORAGE__PATH=/data \
+    MALLOC_MMAP_THRESHOLD_=262144
 USER 65532:65532
 WORKDIR /data
 VOLUME ["/data"]

@@ -13,6 +13,8 @@ Printed: what was asked and answered; errors that no fault explains; resident me
 and their ratio; open descriptors and threads before, after the first sixth, at the end, and when everybody has gone.
 Exit 1 on a finding: an unexplained error, a ratio above 1.1, descriptors that stay, threads that pile up.
 
+It runs with what deploy/systemd/nullpass.service and the Dockerfile set for glibc's allocator; `--plain` without.
+
 The environment is the one that `tests/run e2e` makes; nginx and h2load must be there. A busy machine makes figures, and
 findings about time, meaningless.
 """
@@ -58,7 +60,17 @@ def arguments():
     parser.add_argument("--connections", type=int, default=32, help="of the proxied load (32)")
     parser.add_argument("--sign-ins", type=float, default=1, help="a second (1)")
     parser.add_argument("--websockets", type=int, default=20, help="open at once (20)")
+    parser.add_argument("--plain", action="store_true", help="without the unit's settings of glibc's allocator")
     return parser.parse_args()
+
+
+def allocator():
+    """What the unit that we ship sets for glibc's allocator."""
+    lines = (ROOT / "deploy/systemd/nullpass.service").read_text().splitlines()
+    found = dict(line.removeprefix("Environment=").split("=") for line in lines if line.startswith("Environment=MALLOC_"))
+    if not found:
+        sys.exit("deploy/systemd/nullpass.service sets nothing of the allocator's")
+    return found
 
 
 class Findings:
@@ -328,7 +340,9 @@ def main():
     if missing:
         print(f"missing: {', '.join(missing)}", file=sys.stderr)
         return 2
-    print(f"{binary()}: {options.minutes:g} minutes; {machine()}", flush=True)
+    env = {} if options.plain else allocator()
+    settings = " ".join(f"{key}={value}" for key, value in env.items())
+    print(f"{settings} {binary()}: {options.minutes:g} minutes; {machine()}".lstrip(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         application = Application(folder / "application")
@@ -342,7 +356,7 @@ def main():
                 {"name": "sockets", "url": f"http://127.0.0.1:{socket_port}", "path": "/ws"},
             ],
         }
-        server = Nullpass(folder / "nullpass", config=config)
+        server = Nullpass(folder / "nullpass", config=config, env=env)
         server.socket_port = socket_port
         try:
             server.start()
