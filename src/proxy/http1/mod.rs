@@ -55,6 +55,10 @@ pub(super) use framing::Malformed;
 /// Interim answers before the final one. Nobody sends more than two.
 const MAX_INTERIM: u8 = 16;
 
+/// How much of a body is handed over, in bytes, before others have their turn. Who sends and takes as fast as we can read would
+/// otherwise keep a worker for milliseconds, in which nobody else's request goes on; tokio's budget counts reads, which are large here.
+const TURN: usize = 256 * 1024;
+
 /// A connection that speaks HTTP/1.1 as a client, one request after the other. `B` is what requests bear.
 pub(super) struct Http1<S, B> {
     io: S,
@@ -65,6 +69,8 @@ pub(super) struct Http1<S, B> {
     outgoing: Outgoing<B>,
     method: Method,
     state: State,
+    /// How much of the body was handed over without waiting, in bytes.
+    turn: usize,
     /// Neither side has said that the connection ends with this answer.
     keep: bool,
 }
@@ -114,6 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Body<Data = Bytes> + Unpin> Http1<S, 
             outgoing: Outgoing::default(),
             method: Method::GET,
             state: State::Idle,
+            turn: 0,
             keep: true,
         }
     }
@@ -144,6 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Body<Data = Bytes> + Unpin> Http1<S, 
     pub(super) fn begin(&mut self, head: &request::Parts, body: B) {
         self.method.clone_from(&head.method);
         self.size = buffer::SMALL;
+        self.turn = 0;
         self.outgoing.begin(head, body);
         self.state = State::Head { seen: 0, interim: 0 };
     }
@@ -204,13 +212,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin, B: Body<Data = Bytes> + Unpin> Http1<S, 
         Some(body)
     }
 
-    /// The next of the answer's body; `None`: it is complete. What is left of the request goes on being sent.
+    /// The next of the answer's body; `None`: it is complete. What is left of the request goes on being sent. Pending also when
+    /// it is the others' turn; the task is woken then.
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.turn >= TURN {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let polled = self.poll_piece(cx);
         match &polled {
             Poll::Ready(Some(Err(_))) => self.end(),
-            Poll::Ready(_) => self.settle(),
-            Poll::Pending => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                self.turn += frame.data_ref().map_or(0, Bytes::len);
+                self.settle();
+            }
+            Poll::Ready(None) => self.settle(),
+            Poll::Pending => self.turn = 0,
         }
         polled
     }

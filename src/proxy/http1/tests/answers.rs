@@ -1,5 +1,9 @@
 //! How an answer is read, and which is refused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
 use super::*;
 
 #[test]
@@ -203,4 +207,38 @@ async fn what_waits_to_be_read_is_seen_by_a_task_that_is_out_of_budget() {
     })
     .await;
     assert!(exhausted && !quiet);
+}
+
+// A body of which there is always more lets others go, and is not forgotten.
+#[test]
+fn a_large_body_is_handed_over_in_turns() {
+    struct Woken(AtomicUsize);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let length = 3 * TURN;
+    let body = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{}", "x".repeat(length));
+    let mut client = client(&[body.as_bytes()], false);
+    client.begin(&request("GET /"), Full::default());
+    assert!(matches!(client.poll_answer(&mut cx, |_| {}), Poll::Ready(Ok(_))));
+    let (mut turns, mut in_turn, mut all) = (0, 0, 0);
+    while !client.is_complete() {
+        match client.poll_body(&mut cx) {
+            Poll::Ready(frame) => in_turn += frame.unwrap().unwrap().into_data().unwrap().len(),
+            Poll::Pending => {
+                assert!(in_turn < TURN + buffer::LARGE, "{in_turn}");
+                turns += 1;
+                assert_eq!(woken.0.load(Ordering::Relaxed), turns);
+                in_turn = 0;
+                continue;
+            }
+        }
+        all = all.max(in_turn);
+    }
+    assert!(turns >= 2 && all >= TURN, "{turns} turns of at most {all}");
 }
